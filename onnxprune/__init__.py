@@ -1,0 +1,1 @@
+"""Post-training structured pruning of ONNX models."""
