@@ -1,8 +1,13 @@
-"""What Conv, Gemm and MatMul are, once: features, weight <-> matrix, bias slot, MACs."""
+"""What Conv, Gemm and MatMul are, once: features, weight <-> matrix, bias slot."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxprune.arrays import Array, IndexArray, Matrix, Vector
 
 
 @dataclass(frozen=True)
@@ -14,6 +19,16 @@ class Window:
     dilations: tuple[int, ...]
     pads_begin: tuple[int, ...]
     pads_end: tuple[int, ...]
+
+    @property
+    def taps(self) -> int:
+        """Positions the window reads, per channel."""
+        return int(np.prod(self.kernel))
+
+    @property
+    def padded(self) -> bool:
+        """Whether some windows read zeros beyond the border."""
+        return any(self.pads_begin) or any(self.pads_end)
 
 
 @dataclass(frozen=True)
@@ -41,3 +56,95 @@ class FeatureSpec:
     parts: int = 1
     fold: int = 1
     fold_major: bool = True
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """A node y = W x + b with constant W, whatever operator writes it.
+
+    Attributes:
+        node: the node; ``node.inputs[0]`` is x, ``node.inputs[1]`` is W, ``node.outputs[0]`` is y.
+        x_axis: channel axis of x.
+        y_axis: channel axis of y.
+        in_axis: axis of W that multiplies x's channels.
+        out_axis: axis of W that makes y's channels.
+        groups: parts of a grouped convolution; part p of W's out_axis reads part p of x.
+        window: the patch W multiplies; None for Gemm and MatMul, and for a convolution whose
+            padding depends on an unknown input size.
+    """
+
+    node: gs.Node
+    x_axis: int
+    y_axis: int
+    in_axis: int
+    out_axis: int
+    groups: int = 1
+    window: Window | None = None
+
+    @property
+    def name(self) -> str:
+        """The node's name, which keys problems and weights."""
+        return str(self.node.name)
+
+    @property
+    def weight(self) -> gs.Constant:
+        """The weight tensor W."""
+        return self.node.inputs[1]
+
+    @property
+    def bias(self) -> gs.Constant | None:
+        """The bias tensor b; None where there is none, and for a MatMul, which has no slot."""
+        return self.node.inputs[2] if len(self.node.inputs) > 2 else None
+
+    @property
+    def taps(self) -> int:
+        """Weights per (output, input) pair: the size of the kernel."""
+        shape = self.weight.shape
+        return int(np.prod(shape)) // int(shape[self.in_axis] * shape[self.out_axis])
+
+    def matrices(self, weight: Array | None = None) -> list[Matrix]:
+        """W as one matrix per part, shape (outputs, entries * taps), float64.
+
+        Features are ordered (entry, tap), as in FeatureSpec.
+        """
+        values = self.weight.values if weight is None else weight
+        ordered = np.moveaxis(values, (self.out_axis, self.in_axis), (0, 1))
+        flat = ordered.reshape(ordered.shape[0], -1).astype(np.float64)
+        return np.split(flat, self.groups)
+
+    def from_matrices(self, matrices: list[Matrix]) -> Array:
+        """The weight tensor, in W's layout and type, of matrices with any number of entries."""
+        shape = self.weight.values.shape
+        kernel = tuple(
+            extent for axis, extent in enumerate(shape) if axis not in (self.in_axis, self.out_axis)
+        )
+        stacked = np.concatenate(matrices)
+        tensor = stacked.reshape(stacked.shape[0], -1, *kernel)
+        restored = np.moveaxis(tensor, (0, 1), (self.out_axis, self.in_axis))
+        return np.ascontiguousarray(restored, dtype=self.weight.values.dtype)
+
+    def bias_vector(self) -> Vector:
+        """The bias in float64, shape (outputs,); zeros where the node has none."""
+        outputs = self.weight.shape[self.out_axis]
+        if self.bias is None:
+            return np.zeros(outputs)
+        return np.broadcast_to(self.bias.values.reshape(-1), (outputs,)).astype(np.float64)
+
+    def slice_inputs(self, weight: Array, keep: list[IndexArray]) -> Array:
+        """W reading only the kept entries of x; one sorted keep per part, entries of the part."""
+        parts = np.split(weight, self.groups, axis=self.out_axis)
+        cut = [np.take(part, k, axis=self.in_axis) for part, k in zip(parts, keep, strict=True)]
+        return np.concatenate(cut, axis=self.out_axis)
+
+    def pad_inputs(self, weight: Array, keep: list[IndexArray]) -> Array:
+        """The inverse of slice_inputs: full size, zeros for the entries that are not kept."""
+        full = np.zeros(self.weight.shape, weight.dtype)
+        parts = np.split(full, self.groups, axis=self.out_axis)
+        cut = np.split(weight, self.groups, axis=self.out_axis)
+        for part, values, entries in zip(parts, cut, keep, strict=True):
+            np.moveaxis(part, self.in_axis, 0)[entries] = np.moveaxis(values, self.in_axis, 0)
+        return full
+
+    def feature_spec(self, tensor: str, rank: int) -> FeatureSpec:
+        """The features W multiplies when nothing is too wide."""
+        return FeatureSpec(tensor, rank, self.x_axis, self.window, self.groups)

@@ -6,11 +6,19 @@ the consumers' recovered *weights* stand beside it.
 
 from __future__ import annotations
 
+import json
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from onnxprune.arrays import IndexArray, Matrix, Vector
+from onnxprune.arrays import Array, IndexArray, Matrix, Vector
+from onnxprune.errors import PlanMismatchError
+
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -91,3 +99,108 @@ class Ranking:
 def keep_of(ranking: Ranking, count: int) -> IndexArray:
     """The sorted units that survive when ``count`` of them are kept."""
     return np.sort(ranking.order[:count])
+
+
+@dataclass(frozen=True)
+class Keep:
+    """The edit "of this group's units, keep these".
+
+    Attributes:
+        group: the group's name.
+        keep: the sorted units that survive.
+        size: the group's number of units before the edit.
+    """
+
+    group: str
+    keep: tuple[int, ...]
+    size: int
+
+    def __post_init__(self) -> None:
+        units = np.asarray(self.keep)
+        ordered = units.size > 0 and bool(np.all(np.diff(units) > 0))
+        if not ordered or units[0] < 0 or units[-1] >= self.size:
+            raise PlanMismatchError(
+                f"group '{self.group}': keep must be sorted, without repeats and within "
+                f"0..{self.size - 1}"
+            )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to cut from one model: an ordered list of edits.
+
+    Attributes:
+        model: digest of the model the plan was made for.
+        edits: the edits; groups without one stay whole.
+    """
+
+    model: str
+    edits: tuple[Keep, ...]
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON."""
+        edits = [
+            {"type": "keep", "group": e.group, "size": e.size, "keep": list(e.keep)}
+            for e in self.edits
+        ]
+        document = {"format": FORMAT, "model": self.model, "edits": edits}
+        Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan.
+
+        Raises:
+            PlanMismatchError: the file is not a plan of a format this version reads.
+        """
+        try:
+            document: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            if document["format"] != FORMAT or any(e["type"] != "keep" for e in document["edits"]):
+                raise PlanMismatchError(f"{path}: made by another version of onnxprune")
+            edits = tuple(
+                Keep(str(e["group"]), tuple(int(u) for u in e["keep"]), int(e["size"]))
+                for e in document["edits"]
+            )
+            return cls(str(document["model"]), edits)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PlanMismatchError(f"{path}: not a readable plan ({error})") from error
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Recovered weights of the consumers a plan touches.
+
+    Attributes:
+        arrays: consumer name -> (weight tensor in the model's layout, with all of its outputs
+            and only the kept inputs; what to write as, or for a MatMul to add as, bias: shape
+            (outputs,)).
+    """
+
+    arrays: Mapping[str, tuple[Array, Array]]
+
+    def save(self, path: str | Path) -> None:
+        """Write the weights as .npz, two arrays per consumer."""
+        flat: dict[str, Any] = {}
+        for index, (name, (weight, bias)) in enumerate(self.arrays.items()):
+            flat |= {f"name.{index}": name, f"weight.{index}": weight, f"bias.{index}": bias}
+        with Path(path).open("wb") as file:
+            np.savez(file, **flat)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Weights:
+        """Read weights.
+
+        Raises:
+            PlanMismatchError: the file does not hold weights.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                count = len(file.files) // 3
+                return cls(
+                    {
+                        str(file[f"name.{i}"]): (file[f"weight.{i}"], file[f"bias.{i}"])
+                        for i in range(count)
+                    }
+                )
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise PlanMismatchError(f"{path}: not a readable weights file ({error})") from error

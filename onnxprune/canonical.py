@@ -1,0 +1,244 @@
+"""The canonical form: one way of writing what exporters write in many.
+
+Functions inlined, constants folded, BatchNormalization folded into the linear map before it,
+every node named, every constant owned by one reader, Gemm without scale factors, paddings
+explicit. The canonical model computes the same function, and every later stage starts from it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+
+import numpy as np
+import onnx
+import onnx.inliner
+import onnx_graphsurgeon as gs
+
+from onnxprune.arrays import Array
+from onnxprune.errors import UnsupportedModelError
+from onnxprune.model import export_graph, import_graph, infer_shapes
+
+logger = logging.getLogger(__name__)
+
+QUANTIZED_OPS = frozenset(
+    {
+        "ConvInteger",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "MatMulInteger",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QuantizeLinear",
+    }
+)
+# Folding these would write out what the file holds as a recipe.
+GROWING_OPS = frozenset({"Expand", "Tile", "Range", "RandomNormal", "RandomUniform"})
+SHARED_CONSTANT_LIMIT = 1 << 16
+"""Elements up to which a constant read by several nodes is given to each as its own copy."""
+
+
+def canonicalise(model: onnx.ModelProto, *, fold_batchnorm: bool = True) -> onnx.ModelProto:
+    """The canonical form of a model; the argument is left as it is.
+
+    Raises:
+        UnsupportedModelError: the model is quantised.
+    """
+    refuse_quantised(model)
+    inlined = onnx.inliner.inline_local_functions(model) if model.functions else model
+    graph = import_graph(infer_shapes(inlined))
+    graph.toposort()
+    _fold_constants(graph)
+    _name_nodes(graph)
+    _own_constants(graph)
+    if fold_batchnorm:
+        _fold_batchnorm(graph)
+    for node in graph.nodes:
+        if node.op == "Gemm":
+            _plain_gemm(node)
+        elif node.op in ("Conv", "ConvTranspose"):
+            _explicit_pads(node)
+    graph.cleanup()
+    return export_graph(graph, model)
+
+
+def refuse_quantised(model: onnx.ModelProto) -> None:
+    """Raise UnsupportedModelError for a model that holds quantised operators."""
+    ops = Counter(node.op_type for node in model.graph.node if node.op_type in QUANTIZED_OPS)
+    if ops:
+        found = ", ".join(f"{op} x{count}" for op, count in sorted(ops.items()))
+        raise UnsupportedModelError(
+            f"the model is quantised ({found}): prune the float model first, then quantise it"
+        )
+
+
+def _fold_constants(graph: gs.Graph) -> None:
+    # Subgraphs stay as they are: their nodes are never pruned and folding may flatten an If.
+    graph.fold_constants(
+        recurse_subgraphs=False,
+        flatten_subgraphs=False,
+        should_exclude_node=lambda node: node.op in GROWING_OPS,
+    )
+    graph.cleanup()
+
+
+def _name_nodes(graph: gs.Graph) -> None:
+    """Give every node a unique name: groups and plans are keyed by it."""
+    taken = Counter(node.name for node in graph.nodes)
+    used = set(taken)
+    seen: set[str] = set()
+    for index, node in enumerate(graph.nodes):
+        if node.name and node.name not in seen:
+            seen.add(node.name)
+            continue
+        name = f"{node.name or node.op}_{index}"
+        while name in used:
+            name += "_"
+        node.name = name
+        used.add(name)
+        seen.add(name)
+
+
+def _own_constants(graph: gs.Graph) -> None:
+    """Give each reader of a small constant its own copy, so that cutting one cuts no other.
+
+    Exporters share equal constants (a zero bias, a shape) between unrelated layers.
+    """
+    places: dict[int, list[tuple[gs.Node, int]]] = defaultdict(list)
+    for node in graph.nodes:
+        for position, tensor in enumerate(node.inputs):
+            if isinstance(tensor, gs.Constant):
+                places[id(tensor)].append((node, position))
+    outputs = {id(tensor) for tensor in graph.outputs}
+    names = set(graph.tensors())
+    for readers in places.values():
+        constant = readers[0][0].inputs[readers[0][1]]
+        keep_original = id(constant) in outputs
+        for node, position in readers if keep_original else readers[1:]:
+            if constant.values.size > SHARED_CONSTANT_LIMIT:
+                break
+            name = _fresh(f"{constant.name}/{node.name}", names)
+            node.inputs[position] = gs.Constant(name, constant.values.copy())
+
+
+def _fresh(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def _fold_batchnorm(graph: gs.Graph) -> None:
+    """Fold y = s (W x + b - mean) + beta, s = scale / sqrt(var + eps), into W and b."""
+    outputs = {id(tensor) for tensor in graph.outputs}
+    names = set(graph.tensors())
+    for norm in graph.nodes:
+        if norm.op != "BatchNormalization" or norm.attrs.get("training_mode", 0):
+            continue
+        linear = norm.inputs[0].inputs[0] if norm.inputs[0].inputs else None
+        if linear is None or not _absorbs_batchnorm(linear, outputs):
+            continue
+        parameters = [t.values for t in norm.inputs[1:5] if isinstance(t, gs.Constant)]
+        if len(parameters) < 4 or len(norm.outputs) != 1:
+            continue
+        _absorb(linear, parameters, norm.attrs.get("epsilon", 1e-5), names)
+        linear.outputs = [norm.outputs[0]]
+        norm.outputs.clear()
+    graph.cleanup()
+
+
+def _absorbs_batchnorm(linear: gs.Node, outputs: set[int]) -> bool:
+    """Whether this node's weights can take a per-channel scale of its output."""
+    if linear.op not in ("Conv", "Gemm"):
+        return False
+    constants = linear.inputs[1:]
+    return (
+        len(linear.outputs[0].outputs) == 1
+        and id(linear.outputs[0]) not in outputs
+        and all(isinstance(t, gs.Constant) and len(t.outputs) == 1 for t in constants)
+    )
+
+
+def _absorb(
+    linear: gs.Node,
+    parameters: list[Array],
+    epsilon: float,
+    names: set[str],
+) -> None:
+    scale, beta, mean, variance = (p.astype(np.float64) for p in parameters)
+    factor = scale / np.sqrt(variance + epsilon)
+    weight = linear.inputs[1]
+    dtype = weight.values.dtype
+    out_axis = 0 if linear.op == "Conv" or linear.attrs.get("transB", 0) else 1
+    shape = [1] * weight.values.ndim
+    shape[out_axis] = -1
+    alpha, gemm_beta = linear.attrs.get("alpha", 1.0), linear.attrs.get("beta", 1.0)
+    weight.values = (weight.values * alpha * factor.reshape(shape)).astype(dtype)
+    bias = linear.inputs[2].values * gemm_beta if len(linear.inputs) > 2 else 0.0
+    if linear.op == "Gemm":
+        linear.attrs.update(alpha=1.0, beta=1.0)
+    values = ((bias - mean) * factor + beta).astype(dtype).reshape(-1)
+    constant = gs.Constant(_fresh(f"{linear.name}.bias", names), values)
+    if len(linear.inputs) > 2:
+        linear.inputs[2] = constant
+    else:
+        linear.inputs.append(constant)
+
+
+def _plain_gemm(node: gs.Node) -> None:
+    """Move alpha and beta of a Gemm with constant weights into them; bias as a vector."""
+    weight = node.inputs[1]
+    if not isinstance(weight, gs.Constant) or len(weight.outputs) > 1:
+        return
+    alpha, beta = node.attrs.get("alpha", 1.0), node.attrs.get("beta", 1.0)
+    if alpha != 1.0:
+        weight.values = (weight.values * alpha).astype(weight.values.dtype)
+        node.attrs["alpha"] = 1.0
+    if len(node.inputs) < 3 or not isinstance(node.inputs[2], gs.Constant):
+        return
+    bias = node.inputs[2]
+    outputs = weight.values.shape[0 if node.attrs.get("transB", 0) else 1]
+    if bias.values.size in (1, outputs):
+        values = bias.values.reshape(-1) * beta
+        bias.values = np.broadcast_to(values, (outputs,)).astype(bias.values.dtype)
+        node.attrs["beta"] = 1.0
+
+
+def _explicit_pads(node: gs.Node) -> None:
+    """Replace auto_pad where the paddings do not depend on an unknown input size."""
+    mode = node.attrs.get("auto_pad", "NOTSET")
+    if mode == "NOTSET" or node.op != "Conv" or not isinstance(node.inputs[1], gs.Constant):
+        return
+    kernel = node.inputs[1].values.shape[2:]
+    rank = len(kernel)
+    strides = node.attrs.get("strides", [1] * rank)
+    dilations = node.attrs.get("dilations", [1] * rank)
+    begin, end = [0] * rank, [0] * rank
+    if mode.startswith("SAME"):
+        sizes = (node.inputs[0].shape or [None] * (rank + 2))[2:]
+        for axis, size in enumerate(sizes):
+            if strides[axis] > 1 and not isinstance(size, int):
+                return
+            reach = (kernel[axis] - 1) * dilations[axis] + 1
+            steps = 1 if strides[axis] == 1 else -(-size // strides[axis])
+            covered = (steps - 1) * strides[axis] + reach
+            total = max(covered - (1 if strides[axis] == 1 else size), 0)
+            small, large = total // 2, total - total // 2
+            begin[axis], end[axis] = (small, large) if mode == "SAME_UPPER" else (large, small)
+    node.attrs.pop("auto_pad")
+    node.attrs["pads"] = [*begin, *end]
+
+
+def concrete(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> onnx.ModelProto:
+    """A copy of the model whose inputs have these shapes and whose tensors' shapes follow."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.value_info[:]
+    for value in copy.graph.input:
+        for dim, extent in zip(
+            value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False
+        ):
+            dim.dim_value = extent
+    for value in copy.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return infer_shapes(copy)

@@ -1,0 +1,170 @@
+"""ONNX files and graphs: load, import into graphsurgeon, export without losing anything, save."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import onnx_graphsurgeon as gs
+from google.protobuf.message import DecodeError, EncodeError
+from onnx_graphsurgeon.logger import G_LOGGER
+
+from onnxprune.errors import OnnxPruneError, UnsupportedModelError
+
+# graphsurgeon prints advice of its own on stdout, which belongs to the caller's output.
+G_LOGGER.severity = G_LOGGER.CRITICAL
+logger = logging.getLogger(__name__)
+
+PROTOBUF_LIMIT = 2**31 - 2**20
+"""Serialised bytes from which a model has to keep its weights in a file of their own."""
+
+
+def load(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """Read a model with its external data.
+
+    Raises:
+        UnsupportedModelError: the file is missing, is not an ONNX model, or its external data
+            cannot be read from the model's own folder.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UnsupportedModelError(f"{path}: no such file")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError, OSError) as error:
+        raise UnsupportedModelError(f"{path}: not a readable ONNX model ({error})") from error
+    if not model.graph.node and not model.graph.output:
+        raise UnsupportedModelError(f"{path}: the file holds no ONNX graph; is it really .onnx?")
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except (onnx.checker.ValidationError, OSError, ValueError) as error:
+        raise UnsupportedModelError(
+            f"{path}: its external data cannot be read ({error}); keep the data file beside it"
+        ) from error
+    return model
+
+
+def is_large(model: onnx.ModelProto) -> bool:
+    """Whether the model does not fit into one protobuf message."""
+    try:
+        return int(model.ByteSize()) > PROTOBUF_LIMIT
+    except EncodeError:
+        return True
+
+
+def infer_shapes(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelProto:
+    """The model with shapes of its intermediate tensors, as far as they can be known.
+
+    Raises:
+        UnsupportedModelError: with ``strict``, when an operator contradicts its inputs.
+    """
+    try:
+        if is_large(model):
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "model.onnx"
+                onnx.save(model, path, save_as_external_data=True, location="model.data")
+                onnx.shape_inference.infer_shapes_path(path, strict_mode=strict, data_prop=True)
+                return onnx.load(path)
+        return onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=True)
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        if strict:
+            raise UnsupportedModelError(f"shapes cannot be inferred: {error}") from error
+        logger.info("shape inference failed, going on without: %s", error)
+        return model
+
+
+def import_graph(model: onnx.ModelProto) -> gs.Graph:
+    """The model as a graphsurgeon graph, weights loaded lazily."""
+    return gs.import_onnx(model)
+
+
+def export_graph(graph: gs.Graph, like: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph as a model with the header, inputs and outputs of ``like``.
+
+    graphsurgeon drops metadata, doc strings, domain and versions and keeps stale shapes; the
+    former are restored here and the latter inferred anew.
+    """
+    exported = gs.export_onnx(graph, do_type_check=False)
+    model = onnx.ModelProto()
+    model.CopyFrom(_header(like))
+    model.graph.CopyFrom(exported.graph)
+    _restore_interface(model, like)
+    _restore_node_notes(model, like)
+    del model.graph.value_info[:]
+    return infer_shapes(model)
+
+
+def _header(like: onnx.ModelProto) -> onnx.ModelProto:
+    """Everything of a model but its graph and its functions (which are inlined)."""
+    header = onnx.ModelProto()
+    header.ir_version = like.ir_version
+    for field in ("producer_name", "producer_version", "domain", "doc_string", "model_version"):
+        if like.HasField(field):
+            setattr(header, field, getattr(like, field))
+    header.opset_import.extend(like.opset_import)
+    header.metadata_props.extend(like.metadata_props)
+    return header
+
+
+def _restore_interface(model: onnx.ModelProto, like: onnx.ModelProto) -> None:
+    """Give the graph its original inputs and outputs, and initializers as inputs where asked."""
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    was_initializer = {tensor.name for tensor in like.graph.initializer}
+    real_inputs = [value for value in like.graph.input if value.name not in was_initializer]
+    del model.graph.input[:]
+    model.graph.input.extend(real_inputs)
+    if like.ir_version < 4:  # before IR 4 every initializer is a graph input as well
+        model.graph.input.extend(
+            onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
+            for name, tensor in initializers.items()
+        )
+    del model.graph.output[:]
+    model.graph.output.extend(like.graph.output)
+    model.graph.doc_string = like.graph.doc_string
+    model.graph.metadata_props.extend(like.graph.metadata_props)
+    tensors = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    model.graph.quantization_annotation.extend(
+        note for note in like.graph.quantization_annotation if note.tensor_name in tensors
+    )
+
+
+def _restore_node_notes(model: onnx.ModelProto, like: onnx.ModelProto) -> None:
+    """Bring back the nodes' doc strings and metadata, matched by their first output."""
+    notes = {
+        node.output[0]: node
+        for node in like.graph.node
+        if node.output and (node.doc_string or node.metadata_props)
+    }
+    for node in model.graph.node:
+        if node.output and (note := notes.get(node.output[0])) is not None:
+            node.doc_string = note.doc_string
+            node.metadata_props.extend(note.metadata_props)
+
+
+@contextmanager
+def pending(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
+    """Write the model beside ``path`` and move it there if the block ends without an error.
+
+    Yields the path of the temporary file, which is complete and can be validated; whatever
+    happens, ``path`` holds either what it held before or the whole new model.
+
+    Raises:
+        OnnxPruneError: the folder cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            temporary = Path(folder) / path.name
+            data = f"{path.name}.data"
+            external = is_large(model)
+            onnx.save(model, temporary, save_as_external_data=external, location=data)
+            yield temporary
+            if external:
+                os.replace(temporary.with_name(data), path.with_name(data))
+            os.replace(temporary, path)
+    except OSError as error:
+        raise OnnxPruneError(f"{path}: cannot be written ({error.strerror})") from error

@@ -1,0 +1,193 @@
+"""``apply``: the only place that changes a graph. It needs no data, only a plan."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxprune.arrays import Array, IndexArray
+from onnxprune.canonical import canonicalise
+from onnxprune.errors import PlanMismatchError
+from onnxprune.groups import FROZEN, Network, find_groups
+from onnxprune.linear_map import LinearMap
+from onnxprune.model import export_graph
+from onnxprune.plan import Plan, Weights
+from onnxprune.rules import find_fixup
+
+NO_WEIGHTS = Weights({})
+
+
+def apply(model: onnx.ModelProto, plan: Plan, weights: Weights = NO_WEIGHTS) -> onnx.ModelProto:
+    """Cut a model as the plan says; the argument is left as it is.
+
+    Args:
+        model: the model the plan was made for, as it was read from its file.
+        plan: what to keep.
+        weights: recovered weights of consumers; consumers without any are only sliced.
+
+    Returns:
+        The pruned model, with the header, inputs and outputs of ``model``.
+
+    Raises:
+        PlanMismatchError: the plan or the weights belong to another model.
+    """
+    if plan.model != digest(model):
+        raise PlanMismatchError(
+            "the plan was made for another model; make a new one, or apply it to the original"
+        )
+    canonical = canonicalise(model)
+    network = find_groups(canonical)
+    cut = Cut(network, kept_channels(network, plan))
+    recovered = _write_recovered(network, cut, weights)
+    for node in network.graph.nodes:
+        repair = find_fixup(node)
+        if repair is not None:
+            repair(node, cut)
+    _slice_constants(network, cut, recovered)
+    network.graph.cleanup()
+    return export_graph(network.graph, model)
+
+
+def digest(model: onnx.ModelProto) -> str:
+    """A SHA-256 of the graph and its weights; header and metadata do not count."""
+    state = hashlib.sha256()
+    for node in model.graph.node:
+        state.update(node.SerializeToString(deterministic=True))
+    for value in (*model.graph.input, *model.graph.output):
+        state.update(value.SerializeToString(deterministic=True))
+    for tensor in model.graph.initializer:
+        state.update(tensor.name.encode())
+        state.update(onnx.numpy_helper.to_array(tensor).tobytes())
+    return state.hexdigest()
+
+
+def kept_channels(network: Network, plan: Plan) -> Array:
+    """Which network-wide channels survive a plan, shape (channels,), bool.
+
+    Raises:
+        PlanMismatchError: an edit names no group, or unequal counts per balanced part.
+    """
+    groups = {group.name: group for group in network.groups}
+    alive = np.ones(sum(group.size for group in network.groups), np.bool_)
+    for edit in plan.edits:
+        group = groups.get(edit.group)
+        if group is None or group.size != edit.size:
+            raise PlanMismatchError(
+                f"the plan cuts group '{edit.group}' of {edit.size} units, which the model lacks"
+            )
+        counts = np.bincount(group.parts[list(edit.keep)], minlength=group.part_count)
+        if np.unique(counts).size > 1:
+            raise PlanMismatchError(
+                f"group '{edit.group}' needs equal counts in its {group.part_count} parts, "
+                f"not {counts.tolist()}"
+            )
+        alive[group.channels] = False
+        alive[group.channels[list(edit.keep)]] = True
+    return alive
+
+
+class Cut:
+    """Which indices of every axis survive; what rules' fix-ups ask."""
+
+    def __init__(self, network: Network, alive: Array) -> None:
+        self._network = network
+        self._alive = alive
+
+    def mask(self, tensor: gs.Tensor, axis: int) -> Array:
+        """Which indices of an axis survive, shape (extent,), bool."""
+        channels = self._network.channels(tensor, axis)
+        mask: Array = (channels == FROZEN) | self._alive[channels]
+        return mask
+
+    def entries(self, tensor: gs.Tensor, axis: int) -> IndexArray:
+        """The sorted indices of an axis (before the cut) that survive it."""
+        return np.flatnonzero(self.mask(tensor, axis))
+
+    def is_cut(self, tensor: gs.Tensor, axis: int) -> bool:
+        """Whether the axis loses indices."""
+        return not bool(self.mask(tensor, axis).all())
+
+    def inputs(self, linear_map: LinearMap) -> list[IndexArray]:
+        """The entries of its part that every part of a linear map keeps reading."""
+        mask = self.mask(linear_map.node.inputs[0], linear_map.x_axis)
+        return [np.flatnonzero(part) for part in np.split(mask, linear_map.groups)]
+
+
+def _write_recovered(network: Network, cut: Cut, weights: Weights) -> set[tuple[int, int]]:
+    """Set recovered weights and slice grouped ones; return the weight axes that are done."""
+    unknown = set(weights.arrays) - set(network.consumers)
+    if unknown:
+        raise PlanMismatchError(f"the weights name consumers the model lacks: {sorted(unknown)}")
+    done = set()
+    for name, linear_map in network.consumers.items():
+        keep = cut.inputs(linear_map)
+        if name in weights.arrays:
+            weight, bias = weights.arrays[name]
+            _check_shape(linear_map, weight, keep)
+            add_bias(network.graph, linear_map, bias)
+            linear_map.weight.values = weight.astype(linear_map.weight.dtype)
+        elif linear_map.groups > 1 and cut.is_cut(linear_map.node.inputs[0], linear_map.x_axis):
+            linear_map.weight.values = linear_map.slice_inputs(linear_map.weight.values, keep)
+        else:
+            continue
+        done.add((id(linear_map.weight), linear_map.in_axis))
+    return done
+
+
+def _check_shape(linear_map: LinearMap, weight: Array, keep: list[IndexArray]) -> None:
+    expected = list(linear_map.weight.shape)
+    expected[linear_map.in_axis] = keep[0].size
+    if list(weight.shape) != expected:
+        raise PlanMismatchError(
+            f"weights of '{linear_map.name}' have shape {list(weight.shape)}, the plan needs "
+            f"{expected}; recover them for this plan or apply it without weights"
+        )
+
+
+def add_bias(graph: gs.Graph, linear_map: LinearMap, bias: Array) -> None:
+    """Write a bias of shape (outputs,): into its slot, a new slot, or an Add after a MatMul."""
+    node = linear_map.node
+    values = np.asarray(bias, linear_map.weight.dtype)
+    if linear_map.bias is not None:
+        linear_map.bias.values = values
+    elif not values.any():
+        return
+    elif node.op == "MatMul":
+        _insert_add(graph, node, values)
+    else:
+        while len(node.inputs) > 2:  # an empty optional input
+            node.inputs.pop()
+        node.inputs.append(_bias_constant(graph, node, values))
+
+
+def _bias_constant(graph: gs.Graph, node: gs.Node, values: Array) -> gs.Constant:
+    name, taken = f"{node.name}.bias", graph.tensors()
+    while name in taken:
+        name += "_"
+    return gs.Constant(name, values)
+
+
+def _insert_add(graph: gs.Graph, node: gs.Node, values: Array) -> None:
+    """Put an Add behind a MatMul; readers of its output read the sum."""
+    y = node.outputs[0]
+    product = gs.Variable(f"{y.name}/product", dtype=y.dtype, shape=y.shape)
+    node.outputs[0] = product
+    constant = _bias_constant(graph, node, values)
+    graph.nodes.append(gs.Node("Add", f"{node.name}/bias", {}, [product, constant], [y]))
+
+
+def _slice_constants(network: Network, cut: Cut, done: set[tuple[int, int]]) -> None:
+    for constant, axis in _constant_axes(network):
+        if (id(constant), axis) not in done and cut.is_cut(constant, axis):
+            constant.values = np.take(constant.values, cut.entries(constant, axis), axis=axis)
+
+
+def _constant_axes(network: Network) -> Iterator[tuple[gs.Constant, int]]:
+    constants = {id(t): t for t in network.graph.tensors().values() if isinstance(t, gs.Constant)}
+    for key, axis in network.channel_of:
+        if key in constants:
+            yield constants[key], axis

@@ -1,0 +1,112 @@
+"""Linear maps with constant weights: they make channels and they mix channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_graphsurgeon as gs
+
+from onnxprune.linear_map import LinearMap, Window
+from onnxprune.rules.registry import Facts, Kept, fixup, rule
+
+
+@rule("Conv")
+def convolution(node: gs.Node, facts: Facts) -> None:
+    """Y[:, o] is made by W[o]; W[:, i] reads X[:, i]; depthwise channels pass through."""
+    x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
+    if not _owned(weight) or x.shape is None or len(x.shape) < 3:
+        return
+    rows = facts.axis(weight, 0)
+    made = facts.axis(y, 1)
+    facts.couple(rows, made)
+    _couple_bias(node, facts)
+    groups = node.attrs.get("group", 1)
+    read = facts.axis(x, 1)
+    linear_map = LinearMap(node, 1, 1, 1, 0, groups, _window(node))
+    facts.produces(linear_map)
+    if groups > 1 and weight.shape[1] == 1:
+        # Depthwise with multiplier m: Y[:, c * m + j] reads X[:, c] alone.
+        if read.size and rows.size % read.size == 0:
+            facts.couple(read.repeat(rows.size // read.size), made)
+        else:
+            facts.freeze(made, f"the input channels of '{node.name}' are not known")
+        return
+    facts.consumes(linear_map)
+    if groups == 1:
+        facts.couple(facts.axis(weight, 1), read)
+    else:
+        facts.balance(read, groups)
+        facts.balance(made, groups)
+
+
+@fixup("Conv")
+def convolution_group(node: gs.Node, kept: Kept) -> None:
+    """A depthwise convolution has as many groups as input channels."""
+    groups = node.attrs.get("group", 1)
+    if groups > 1 and node.inputs[1].values.shape[1] == 1:
+        node.attrs["group"] = int(kept.entries(node.inputs[0], 1).size)
+
+
+@rule("Gemm")
+def gemm(node: gs.Node, facts: Facts) -> None:
+    """Y[:, o] is made by row o of W, which reads X[:, i] with column i (as transB has it)."""
+    x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
+    plain = node.attrs.get("alpha", 1.0) == 1.0 and node.attrs.get("beta", 1.0) == 1.0
+    if not _owned(weight) or node.attrs.get("transA", 0) or not plain:
+        return
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None and not (_owned(bias) and len(bias.shape) == 1):
+        return
+    out_axis = 0 if node.attrs.get("transB", 0) else 1
+    facts.couple(facts.axis(weight, out_axis), facts.axis(y, 1))
+    facts.couple(facts.axis(weight, 1 - out_axis), facts.axis(x, 1))
+    _couple_bias(node, facts)
+    linear_map = LinearMap(node, 1, 1, 1 - out_axis, out_axis)
+    facts.produces(linear_map)
+    facts.consumes(linear_map)
+
+
+@rule("MatMul")
+def matmul(node: gs.Node, facts: Facts) -> None:
+    """Y[..., o] is made by W[:, o]; W[i] reads X[..., i]; leading axes pass through."""
+    x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
+    if not _owned(weight) or len(weight.shape) != 2 or x.shape is None or len(x.shape) < 2:
+        return
+    last = len(x.shape) - 1
+    for axis in facts.live(x):
+        if axis != last:
+            facts.couple(facts.axis(x, axis), facts.axis(y, axis))
+    facts.couple(facts.axis(weight, 0), facts.axis(x, last))
+    facts.couple(facts.axis(weight, 1), facts.axis(y, last))
+    linear_map = LinearMap(node, last, last, 0, 1)
+    facts.produces(linear_map)
+    facts.consumes(linear_map)
+
+
+def _owned(tensor: gs.Tensor) -> bool:
+    """Whether a weight is constant and read by this node alone (tied weights stay whole)."""
+    return isinstance(tensor, gs.Constant) and len(tensor.outputs) == 1
+
+
+def _couple_bias(node: gs.Node, facts: Facts) -> None:
+    if len(node.inputs) > 2 and not node.inputs[2].is_empty():
+        facts.couple(facts.axis(node.inputs[2], 0), facts.axis(node.outputs[0], 1))
+
+
+def _window(node: gs.Node) -> Window | None:
+    kernel = tuple(node.inputs[1].values.shape[2:])
+    if node.attrs.get("auto_pad", "NOTSET") != "NOTSET":
+        return None  # the padding depends on an input size nobody knows
+    rank = len(kernel)
+
+    def numbers(key: str, default: int, count: int) -> tuple[Any, ...]:
+        return tuple(int(v) for v in node.attrs.get(key) or [default] * count)
+
+    pads = numbers("pads", 0, 2 * rank)
+    return Window(
+        kernel,
+        numbers("strides", 1, rank),
+        numbers("dilations", 1, rank),
+        pads[:rank],
+        pads[rank:],
+    )

@@ -1,0 +1,58 @@
+"""Operators that gather over space and leave batch and channels alone; reductions over axes."""
+
+from __future__ import annotations
+
+import onnx_graphsurgeon as gs
+
+from onnxprune.rules.registry import Facts, rule
+
+REDUCTIONS = (
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+)
+
+
+@rule("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool")
+def pool(node: gs.Node, facts: Facts) -> None:
+    """Y[:, c] depends on X[:, c]; only spatial positions are mixed."""
+    for output in node.outputs:
+        for axis in facts.live(node.inputs[0]):
+            if axis < 2:
+                facts.couple(facts.axis(node.inputs[0], axis), facts.axis(output, axis))
+
+
+@rule(*REDUCTIONS)
+def reduction(node: gs.Node, facts: Facts) -> None:
+    """Axes that are not reduced pass through, renumbered when the reduced ones are dropped."""
+    x, y = node.inputs[0], node.outputs[0]
+    axes = _reduced_axes(node)
+    if axes is None or x.shape is None:
+        return
+    keep_dims = node.attrs.get("keepdims", 1)
+    for axis in facts.live(x):
+        if axis not in axes:
+            shift = 0 if keep_dims else sum(reduced < axis for reduced in axes)
+            facts.couple(facts.axis(x, axis), facts.axis(y, axis - shift))
+
+
+def _reduced_axes(node: gs.Node) -> set[int] | None:
+    """The reduced axes, non-negative; None when they are not known."""
+    if node.inputs[0].shape is None:
+        return None
+    rank = len(node.inputs[0].shape)
+    given = node.attrs.get("axes")
+    if len(node.inputs) > 1 and not node.inputs[1].is_empty():
+        if not isinstance(node.inputs[1], gs.Constant):
+            return None
+        given = node.inputs[1].values.reshape(-1).tolist()
+    if not given:
+        return set() if node.attrs.get("noop_with_empty_axes", 0) else set(range(rank))
+    return {int(axis) % rank for axis in given}
