@@ -1,0 +1,67 @@
+"""Samples that are image files, decoded when they are read."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from onnxprune.arrays import Feed, IndexArray
+from onnxprune.calibration.preprocessing import ImageTransform
+from onnxprune.errors import CalibrationError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+class ImageStore:
+    """One sample per image file.
+
+    Args:
+        folder: what the files belong to, for people.
+        paths: the files, in sample order.
+        transform: from an image to a sample.
+    """
+
+    def __init__(self, folder: Path, paths: Sequence[Path], transform: ImageTransform) -> None:
+        self._folder = folder
+        self._paths = paths
+        self._transform = transform
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def read(self, index: int) -> Feed:
+        """Sample ``index``: the input's name -> array of shape (c, h, w) or (h, w, c)."""
+        with self._image(index) as image:
+            return {self._transform.spec.name: self._transform(image)}
+
+    def check(self, indices: IndexArray) -> None:
+        """Read the headers; nothing is decoded."""
+        for index in indices:
+            with self._image(int(index)):
+                pass
+
+    def describe(self) -> str:
+        """What the samples are, for people."""
+        return f"images of {self._folder} as {self._transform.describe()}"
+
+    @contextmanager
+    def _image(self, index: int) -> Iterator[Image.Image]:
+        path = self._paths[index]
+        try:
+            with Image.open(path) as image:
+                yield image
+        except (
+            OSError,  # includes formats Pillow does not know and files that end early
+            SyntaxError,  # how Pillow reports some damaged PNG files
+            ValueError,
+            struct.error,
+            Image.DecompressionBombError,
+        ) as error:
+            raise CalibrationError(
+                f"{path}, input {self._transform.spec.name!r}: cannot be read as an 8-bit image "
+                f"({error}); repair it or take it out of the folder."
+            ) from error

@@ -1,0 +1,140 @@
+"""Which reader a calibration source needs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from onnxprune.arrays import Array, IndexArray
+from onnxprune.calibration.array_files import open_stack
+from onnxprune.calibration.feeds import Calibration, SampleStore
+from onnxprune.calibration.image_folder import IMAGE_SUFFIXES, ImageStore
+from onnxprune.calibration.input_spec import InputSpec, batch_extent
+from onnxprune.calibration.preprocessing import FLAGS, Preprocessing, image_transform
+from onnxprune.calibration.script import stacks_from_script
+from onnxprune.calibration.stacks import StackStore, stacks_from_python
+from onnxprune.errors import CalibrationError
+
+CalibrationSource = str | Path | Array | Mapping[str, Array] | Iterable[Mapping[str, Array]]
+"""A path, or samples in memory; onnxruntime's CalibrationDataReader is an iterable, too."""
+
+ARRAY_SUFFIXES = (".npy", ".npz")
+ACCEPTED = (
+    "a .npz or .npy file, a folder of either, a folder of images "
+    f"({', '.join(IMAGE_SUFFIXES)}), or file.py:function"
+)
+
+
+def load_calibration(
+    source: CalibrationSource,
+    inputs: Sequence[InputSpec],
+    *,
+    preprocessing: Preprocessing | None = None,
+    num_samples: int | None = None,
+    seed: int = 0,
+) -> Calibration:
+    """Open calibration samples and check that they fit the model.
+
+    Arrays are read once to find values that are not finite; of images only the headers are read.
+    Files are not kept in memory, except for one .npz file; iterables and what a script yields are.
+
+    Args:
+        source: one of
+
+            * an .npz file with the input names as keys, or an .npy file for a model with one input;
+            * a folder of either, searched with its subfolders and sorted by name;
+            * a folder of images, likewise; it needs ``preprocessing``;
+            * ``file.py:function``, a function that yields dictionaries of arrays;
+            * a dictionary of arrays, an iterable of dictionaries, or one array.
+
+            Arrays hold samples along axis 0, or one sample without that axis.
+        inputs: the model's inputs.
+        preprocessing: how pixels become values; for image folders only.
+        num_samples: use a random subset of this size; all if there are fewer.
+        seed: of the random subset.
+    """
+    if num_samples is not None and num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, not {num_samples}")
+    batch_extent(inputs)  # before anything is read: inputs without a common sample axis
+    store = _open(source, inputs, preprocessing)
+    selected = _subset(len(store), num_samples, seed)
+    store.check(selected)
+    return Calibration(store, inputs, selected)
+
+
+def _subset(length: int, num_samples: int | None, seed: int) -> IndexArray:
+    if num_samples is None or num_samples >= length:
+        return np.arange(length, dtype=np.int64)
+    order = np.random.default_rng(seed).choice(length, num_samples, replace=False)
+    return np.sort(order).astype(np.int64)
+
+
+def _open(
+    source: CalibrationSource, inputs: Sequence[InputSpec], preprocessing: Preprocessing | None
+) -> SampleStore:
+    if not isinstance(source, str | Path):
+        name = f"the {type(source).__name__} given"
+        store: SampleStore = StackStore(stacks_from_python(source, inputs, name), inputs, name)
+    elif Path(source).is_dir():
+        store = _open_folder(Path(source), inputs, preprocessing)
+    else:
+        store = _open_file(Path(source), inputs)
+    if preprocessing is not None and not isinstance(store, ImageStore):
+        raise CalibrationError(
+            f"{FLAGS} describe images, but the samples are {store.describe()}, which are taken as "
+            "they are; leave the flags away."
+        )
+    return store
+
+
+def _open_folder(
+    folder: Path, inputs: Sequence[InputSpec], preprocessing: Preprocessing | None
+) -> SampleStore:
+    files = _files(folder)
+    if files[0].suffix.lower() in IMAGE_SUFFIXES:
+        return ImageStore(folder, files, image_transform(preprocessing, inputs, str(folder)))
+    return StackStore([open_stack(file, inputs) for file in files], inputs, str(folder))
+
+
+def _open_file(path: Path, inputs: Sequence[InputSpec]) -> StackStore:
+    script, _, function = str(path).rpartition(":")
+    if script.endswith(".py"):
+        if not Path(script).is_file():
+            raise CalibrationError(f"{script}: no such file; expected {ACCEPTED}.")
+        stacks = stacks_from_script(Path(script), function, inputs)
+        return StackStore(stacks, inputs, str(path))
+    if not path.exists():
+        raise CalibrationError(f"{path}: no such file or folder; expected {ACCEPTED}.")
+    if path.suffix.lower() in ARRAY_SUFFIXES:
+        return StackStore([open_stack(path, inputs)], inputs, str(path))
+    advice = f"expected {ACCEPTED}"
+    if path.suffix == ".py":
+        advice = f"name the function that yields the samples: {path}:function"
+    elif path.suffix.lower() in IMAGE_SUFFIXES:
+        advice = f"give the folder the image is in: {path.parent}"
+    raise CalibrationError(f"{path}: found a file of another kind; {advice}.")
+
+
+def _files(folder: Path) -> list[Path]:
+    """The sample files below the folder, all of one kind, sorted by name."""
+    files = sorted(
+        (path.relative_to(folder).as_posix(), path)
+        for path in folder.rglob("*")
+        if path.suffix.lower() in (*IMAGE_SUFFIXES, *ARRAY_SUFFIXES)
+        # copies that file managers leave behind, '.cache' folders
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+    if not files:
+        raise CalibrationError(f"{folder}: holds no samples; expected {ACCEPTED}.")
+    suffixes = (path.suffix.lower() for _, path in files)
+    kinds = Counter("images" if s in IMAGE_SUFFIXES else s for s in suffixes)
+    if len(kinds) > 1:
+        found = ", ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
+        raise CalibrationError(
+            f"{folder}: holds samples of several kinds ({found}); keep one kind in the folder."
+        )
+    return [path for _, path in files]
