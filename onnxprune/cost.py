@@ -66,14 +66,12 @@ class CostModel:
     Attributes:
         macs: multiply-accumulates of Conv, Gemm and MatMul for one sample.
         params: elements of floating-point constants.
-        channels: kept channels over all groups.
-        producer_macs: name of a linear map -> MACs it takes in the unpruned network.
+        node_macs: name of a node -> MACs it takes in the unpruned network.
     """
 
     macs: Multilinear
     params: Multilinear
-    channels: Multilinear
-    producer_macs: Mapping[str, float]
+    node_macs: Mapping[str, float]
 
 
 def cost_model(
@@ -103,11 +101,9 @@ def cost_model(
         for tensor in network.graph.tensors().values()
         if is_parameter(tensor)
     ]
-    channels = [(1.0, [Count(0.0, np.ones(sizes.size))])]
     return CostModel(
         Multilinear.of(macs, sizes.size),
         Multilinear.of(params, sizes.size),
-        Multilinear.of(channels, sizes.size),
         node_macs,
     )
 

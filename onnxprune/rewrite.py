@@ -128,7 +128,11 @@ def _write_recovered(network: Network, cut: Cut, weights: Weights) -> set[tuple[
         if name in weights.arrays:
             weight, bias = weights.arrays[name]
             _check_shape(linear_map, weight, keep)
-            add_bias(network.graph, linear_map, bias)
+            if linear_map.bias is not None:
+                add_bias(network.graph, linear_map, bias)
+            elif bias.any():  # a new constant, which _slice_constants knows nothing of
+                outputs = cut.entries(linear_map.node.outputs[0], linear_map.y_axis)
+                add_bias(network.graph, linear_map, bias[outputs])
             linear_map.weight.values = weight.astype(linear_map.weight.dtype)
         elif linear_map.groups > 1 and cut.is_cut(linear_map.node.inputs[0], linear_map.x_axis):
             linear_map.weight.values = linear_map.slice_inputs(linear_map.weight.values, keep)
@@ -148,20 +152,21 @@ def _check_shape(linear_map: LinearMap, weight: Array, keep: list[IndexArray]) -
         )
 
 
-def add_bias(graph: gs.Graph, linear_map: LinearMap, bias: Array) -> None:
+def add_bias(graph: gs.Graph, linear_map: LinearMap, bias: Array) -> gs.Constant:
     """Write a bias of shape (outputs,): into its slot, a new slot, or an Add after a MatMul."""
     node = linear_map.node
     values = np.asarray(bias, linear_map.weight.dtype)
     if linear_map.bias is not None:
         linear_map.bias.values = values
-    elif not values.any():
-        return
-    elif node.op == "MatMul":
-        _insert_add(graph, node, values)
+        return linear_map.bias
+    constant = _bias_constant(graph, node, values)
+    if node.op == "MatMul":
+        _insert_add(graph, node, constant)
     else:
         while len(node.inputs) > 2:  # an empty optional input
             node.inputs.pop()
-        node.inputs.append(_bias_constant(graph, node, values))
+        node.inputs.append(constant)
+    return constant
 
 
 def _bias_constant(graph: gs.Graph, node: gs.Node, values: Array) -> gs.Constant:
@@ -171,13 +176,13 @@ def _bias_constant(graph: gs.Graph, node: gs.Node, values: Array) -> gs.Constant
     return gs.Constant(name, values)
 
 
-def _insert_add(graph: gs.Graph, node: gs.Node, values: Array) -> None:
+def _insert_add(graph: gs.Graph, node: gs.Node, constant: gs.Constant) -> None:
     """Put an Add behind a MatMul; readers of its output read the sum."""
     y = node.outputs[0]
     product = gs.Variable(f"{y.name}/product", dtype=y.dtype, shape=y.shape)
     node.outputs[0] = product
-    constant = _bias_constant(graph, node, values)
-    graph.nodes.append(gs.Node("Add", f"{node.name}/bias", {}, [product, constant], [y]))
+    add = gs.Node("Add", f"{node.name}/bias", {}, [product, constant], [y])
+    graph.nodes.insert(graph.nodes.index(node) + 1, add)
 
 
 def _slice_constants(network: Network, cut: Cut, done: set[tuple[int, int]]) -> None:

@@ -1,0 +1,193 @@
+"""The main path: a model and samples in, a smaller model out. Read this first.
+
+``prune`` goes through these stages, each a module of its own:
+
+    canonical    one way of writing what exporters write in many
+    groups       which channels must be kept or removed together
+    study        Gram matrices of what the consumers read; the order in which channels go
+    choice       how many channels every group keeps under the targets
+    refit        the consumers' new weights
+    rewrite      the smaller model
+    validation   whether it is sound, and how far it is from the original
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from onnxprune.arrays import Feed
+from onnxprune.calibration import (
+    Calibration,
+    CalibrationSource,
+    InputSpec,
+    load_calibration,
+    split,
+)
+from onnxprune.canonical import canonicalise
+from onnxprune.choice import choose
+from onnxprune.cost import cost_model, parameter_count
+from onnxprune.errors import UnsupportedModelError
+from onnxprune.executor import Executor, InProcess
+from onnxprune.groups import ChannelGroup, Network, find_groups
+from onnxprune.model import load, pending
+from onnxprune.options import Options
+from onnxprune.outcome import Outcome, describe
+from onnxprune.plan import Keep, Plan, Weights
+from onnxprune.refit import refit
+from onnxprune.report import Report
+from onnxprune.rewrite import apply, digest
+from onnxprune.study import Batches, study
+from onnxprune.target import Target, bounds_of
+from onnxprune.validation import check_file
+
+DEFAULT_OPTIONS = Options()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made.
+
+    Attributes:
+        model: the pruned model.
+        plan: what was cut; with ``weights`` and the original it makes ``model`` again.
+        weights: the consumers' recovered weights.
+        report: what it cost and what it brought.
+    """
+
+    model: onnx.ModelProto
+    plan: Plan
+    weights: Weights
+    report: Report
+    _original: onnx.ModelProto
+    _sample: Feed
+    _options: Options
+
+    def save(self, path: str | Path) -> None:
+        """Validate the pruned model as a file and move it to ``path`` if it passes.
+
+        Raises:
+            ValidationError: it fails a check; ``path`` is left as it was.
+            OnnxPruneError: the file cannot be written.
+        """
+        with pending(self.model, Path(path)) as temporary:
+            check_file(temporary, self._original, self._sample, self._options.provider)
+
+
+def prune(
+    model: str | Path | onnx.ModelProto,
+    calibration: CalibrationSource,
+    target: Target | Sequence[Target] = (),
+    *,
+    options: Options = DEFAULT_OPTIONS,
+) -> Result:
+    """Prune a model without fine-tuning.
+
+    Args:
+        model: the trained model, or its path; it is left as it is.
+        calibration: unlabelled samples, in any form ``load_calibration`` reads.
+        target: what the pruned model may cost; all targets hold. Without any, the largest pruning
+            whose outputs stay within a small relative error of the original's.
+        options: settings.
+
+    Returns:
+        The pruned model with its plan, weights and report. Nothing is written.
+
+    Raises:
+        UnsupportedModelError: the model cannot be read or has nothing to prune.
+        CalibrationError: the samples do not fit the model.
+        TargetError: the targets cannot be reached.
+        ValidationError: the pruned model is not sound.
+    """
+    targets = [target] if isinstance(target, Target) else list(target)
+    original = model if isinstance(model, onnx.ModelProto) else load(model)
+    canonical = canonicalise(original)
+    network = find_groups(canonical)
+    groups = prunable_groups(network, options)
+    samples = open_samples(original, calibration, options)
+    parts = split(len(samples), options.seed, batch_extent=samples.batch_extent or 1)
+    executor: Executor = InProcess(options.progress)
+
+    sample = next(iter(Batches(samples, parts.held_out, 1)))
+    cost = cost_model(network, canonical, {name: a.shape for name, a in sample.items()})
+    known = study(canonical, network, groups, samples, parts, options, executor)
+    bounds = bounds_of(targets, cost, known.sizes, known.places, parameter_count(original))
+    tune = Batches(samples, parts.tune, options.batch)
+    choice = choose(known, bounds, cost.macs, tune, options, executor)
+    keeps = known.keeps(choice.counts)
+    edits = [Keep(g.name, tuple(keeps[g.name].tolist()), g.size) for g in groups if g.name in keeps]
+    plan = Plan(digest(original), tuple(edits))
+    weights, solutions = refit(
+        known.views,
+        known.layers,
+        known.survivors(keeps),
+        known.recovery,
+        progress=options.progress,
+    )
+    pruned = apply(original, plan, weights)
+    outcome = Outcome(original, pruned, known, choice, solutions, cost)
+    held_out = Batches(samples, parts.held_out, options.batch)
+    report = describe(outcome, targets, parts, held_out, sample, options, executor)
+    return Result(pruned, plan, weights, report, original, sample, options)
+
+
+def prunable_groups(network: Network, options: Options) -> list[ChannelGroup]:
+    """The groups of a network that the options let be cut.
+
+    Raises:
+        UnsupportedModelError: there are none; the message says why.
+    """
+    wide = [group for group in network.groups if group.size > group.part_count]
+    chosen = [g for g in wide if options.selects((g.name, *g.producers, *g.consumers))]
+    if chosen:
+        return chosen
+    if wide:
+        names = ", ".join(group.name for group in wide[:5])
+        raise UnsupportedModelError(
+            f"--include and --exclude leave no channel group to prune; there are for example {names}"
+        )
+    reasons = "; ".join(f"'{f.producer}': {f.reason}" for f in network.frozen[:5])
+    raise UnsupportedModelError(
+        f"nothing in the model can be pruned ({reasons or 'it has no Conv, Gemm or MatMul'})"
+    )
+
+
+def open_samples(
+    model: onnx.ModelProto, calibration: CalibrationSource, options: Options
+) -> Calibration:
+    """The calibration samples, checked against a model's inputs.
+
+    Raises:
+        CalibrationError: they do not fit.
+    """
+    return load_calibration(
+        calibration,
+        input_specs(model),
+        preprocessing=options.preprocessing,
+        num_samples=options.num_samples,
+        seed=options.seed,
+    )
+
+
+def input_specs(model: onnx.ModelProto) -> list[InputSpec]:
+    """The graph inputs a caller has to feed: all but initializers."""
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    specs = []
+    for value in model.graph.input:
+        if value.name in initializers:
+            continue
+        kind = value.type.tensor_type
+        if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
+            raise UnsupportedModelError(
+                f"graph input '{value.name}' is not a tensor with a known number of axes"
+            )
+        shape = tuple(
+            d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim
+        )
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+        specs.append(InputSpec(value.name, shape, dtype))
+    return specs

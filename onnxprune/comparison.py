@@ -1,0 +1,118 @@
+"""How far two sets of outputs are apart, accumulated batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.special import log_softmax, logsumexp
+
+from onnxprune.arrays import Array, Feed
+
+
+@dataclass
+class OutputDistance:
+    """Sums that describe how one output of a changed model differs from the original's.
+
+    Attributes:
+        name: the output.
+        scores: whether the output looks like class scores.
+        samples: samples seen.
+    """
+
+    name: str
+    scores: bool
+    samples: int = 0
+    _squared: float = 0.0
+    _reference: float = 0.0
+    _changed: float = 0.0
+    _product: float = 0.0
+    _divergence: float = 0.0
+    _agree: int = 0
+    _rows: int = field(default=0, repr=False)
+
+    def add(self, reference: Array, changed: Array) -> None:
+        """Add one batch; both arrays have the same shape."""
+        old = np.asarray(reference, np.float64)
+        new = np.asarray(changed, np.float64)
+        self.samples += old.shape[0] if old.ndim else 1
+        self._squared += float(np.sum((old - new) ** 2))
+        self._reference += float(np.sum(old**2))
+        self._changed += float(np.sum(new**2))
+        self._product += float(np.sum(old * new))
+        if self.scores:
+            old, new = (a.reshape(a.shape[0], -1) for a in (old, new))
+            self._rows += old.shape[0]
+            self._agree += int(np.sum(old.argmax(axis=1) == new.argmax(axis=1)))
+            self._divergence += float(kl_divergence(old, new).sum())
+
+    @property
+    def relative_error(self) -> float:
+        """||changed - reference|| / ||reference|| over all samples."""
+        return (
+            float(np.sqrt(self._squared / self._reference))
+            if self._reference
+            else np.sqrt(self._squared)
+        )
+
+    @property
+    def cosine(self) -> float:
+        """Cosine of the angle between all outputs of the two models."""
+        norms = np.sqrt(self._reference * self._changed)
+        return float(self._product / norms) if norms else float(self._squared == 0)
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of samples whose highest score is of the same class; None without scores."""
+        return self._agree / self._rows if self._rows else None
+
+    @property
+    def divergence(self) -> float:
+        """Mean Kullback-Leibler divergence in nats for scores, else the squared relative error."""
+        return self._divergence / self._rows if self._rows else self.relative_error**2
+
+
+def kl_divergence(reference: Array, changed: Array) -> Array:
+    """KL(reference || changed) in nats of each row of class scores, shape (rows,).
+
+    Rows that are probabilities already are taken as such, anything else as logits.
+    """
+    old, new = (_log_probabilities(rows) for rows in (reference, changed))
+    divergence: Array = np.sum(np.exp(old) * (old - new), axis=1)
+    return np.maximum(divergence, 0.0)
+
+
+def _log_probabilities(rows: Array) -> Array:
+    if is_distribution(rows):
+        logs = np.log(np.maximum(rows, 1e-12))
+        normalised: Array = logs - logsumexp(logs, axis=1, keepdims=True)
+        return normalised
+    scores: Array = log_softmax(rows, axis=1)
+    return scores
+
+
+def is_distribution(rows: Array) -> bool:
+    """Whether every row is non-negative and sums to one."""
+    return bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1.0, atol=1e-3))
+
+
+def looks_like_scores(output: Array, feed: Feed) -> bool:
+    """Whether an output is one row of class scores per sample.
+
+    A matrix (trailing axes of extent 1 aside) of at least two floating-point columns; one as wide
+    as an input is a reconstruction, not scores.
+    """
+    if output.ndim < 2 or not np.issubdtype(output.dtype, np.floating):
+        return False
+    width = output.shape[1]
+    matrix = width > 1 and output.size == output.shape[0] * width
+    return matrix and all(array.shape[1:] != (width,) for array in feed.values())
+
+
+def distances(names: Sequence[str], reference: Sequence[Array], feed: Feed) -> list[OutputDistance]:
+    """Empty accumulators for the numeric outputs of a model, told apart by a first batch."""
+    return [
+        OutputDistance(name, looks_like_scores(array, feed))
+        for name, array in zip(names, reference, strict=True)
+    ]

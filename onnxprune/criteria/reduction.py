@@ -1,0 +1,116 @@
+"""A consumer as one group sees it: blocks of features, given everything that always stays.
+
+The constant and the features of other groups are always kept, so they are eliminated once (a Schur
+complement); what is left are the moments of the group's own features that nothing kept explains.
+For the error of a keep set only these and the weights of the group's features count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.arrays import IndexArray, Matrix, Vector
+from onnxprune.linalg import condition_on, factor, fitted_weight, quadratic, ridged, standardise
+from onnxprune.plan import GroupProblem, LayerProblem
+
+DAMPING = 1e-6
+"""Ridge of the rankings, relative to each feature's variance."""
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """One consumer, reduced to a group's units.
+
+    Units without a full block are padded with dummy features of unit variance and zero weight, so
+    that feature = unit * block + position for every unit.
+
+    Attributes:
+        gram: positive definite, shape (units * block, units * block).
+        weight: shape (outputs, units * block).
+        block: features per unit.
+        variance: variance of the consumer's output, summed over outputs; positive.
+    """
+
+    gram: Matrix
+    weight: Matrix
+    block: int
+    variance: float
+
+
+def feature_table(layer: LayerProblem, channels: IndexArray) -> IndexArray:
+    """The features of each unit: shape (units, block), padded with -1 at the end of a row.
+
+    Args:
+        layer: the consumer.
+        channels: the group's network-wide channel indices, distinct, shape (units,).
+    """
+    by_channel = np.argsort(channels)
+    place = np.searchsorted(channels[by_channel], layer.channels)
+    place = np.minimum(place, len(channels) - 1)
+    unit = np.where(channels[by_channel][place] == layer.channels, by_channel[place], -1)
+    unit[layer.channels < 0] = -1
+    entries = np.flatnonzero(unit >= 0)
+    entries = entries[np.argsort(unit[entries], kind="stable")]
+    counts = np.bincount(unit[entries], minlength=len(channels))
+    width = int(counts.max(initial=0))
+    table = np.full((len(channels), width), -1, dtype=np.int64)
+    table[np.arange(width) < counts[:, None]] = entries
+    features = table[:, :, None] * layer.taps + np.arange(layer.taps)
+    features[table < 0] = -1
+    return features.reshape(len(channels), width * layer.taps)
+
+
+def reduce_layer(layer: LayerProblem, channels: IndexArray, damping: float) -> Reduced | None:
+    """Reduces a consumer to a group's units; None if its output does not depend on them."""
+    table = feature_table(layer, channels).reshape(-1)
+    moments = standardise(layer.gram)
+    weight = fitted_weight(layer.weight, layer.gram, layer.cross, moments, damping)
+    weight = weight * moments.scale
+    variance = quadratic(weight, moments.correlation)
+    if table.size == 0 or variance <= 0.0:
+        return None
+    present = np.flatnonzero(table >= 0)
+    own = table[present]
+    stays = np.setdiff1d(np.arange(len(moments.scale)), own)
+    gram = condition_on(ridged(moments.correlation, damping), stays, own)
+    if len(present) < len(table):
+        padded = np.eye(len(table))
+        padded[np.ix_(present, present)] = gram
+        gram = padded
+    own_weight = np.zeros((len(weight), len(table)))
+    own_weight[:, present] = weight[:, own]
+    return Reduced(gram, own_weight, len(table) // len(channels), variance)
+
+
+def reduce_group(problem: GroupProblem, damping: float) -> tuple[Reduced, ...]:
+    """The consumers of a group, reduced to its units; those that do not read it are left out."""
+    found = (reduce_layer(layer, problem.channels, damping) for layer in problem.consumers)
+    return tuple(reduced for reduced in found if reduced is not None)
+
+
+def error_curve(problem: GroupProblem, order: IndexArray, damping: float = DAMPING) -> Vector:
+    """Relative error of the least-squares recovered consumers for every prefix of an order.
+
+    With the features permuted to keep order and G = L L^T, the features are x = L y with E[y y^T] =
+    I, and keeping the first k spans exactly the first k of y. So the residual of W x is the
+    squared norm of the columns of W L behind them: one factorisation gives every count (derived
+    here; the triangular form is that of arXiv 2405.17506).
+
+    Args:
+        problem: the group.
+        order: permutation of range(units), the first k of which are kept.
+        damping: relative ridge of the Gram.
+
+    Returns:
+        Array of shape (units + 1,), as ``Ranking.error``: never rising, 0 at the end.
+    """
+    error = np.zeros(len(order) + 1)
+    for reduced in reduce_group(problem, damping):
+        features = (order[:, None] * reduced.block + np.arange(reduced.block)).reshape(-1)
+        lower = factor(reduced.gram[np.ix_(features, features)], 0.0)
+        spread = reduced.weight[:, features] @ lower
+        lost = np.einsum("of,of->f", spread, spread).reshape(len(order), -1).sum(axis=1)
+        error[:-1] += np.cumsum(lost[::-1])[::-1] / reduced.variance
+    return error

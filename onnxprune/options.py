@@ -1,0 +1,74 @@
+"""How a run is carried out; every default lives here, once."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from onnxprune.alignment import Align
+from onnxprune.allocation import ALLOCATIONS
+from onnxprune.calibration import Preprocessing
+from onnxprune.criteria import CRITERIA, Criterion
+from onnxprune.runtime import Provider
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of ``prune``; the names are the command's.
+
+    Attributes:
+        criterion: name of a criterion, or a criterion.
+        allocation: name of an allocation.
+        recovery: whether consumers are refitted; without, they are only sliced.
+        align: channel counts are multiples of this; "auto" stays in onnxruntime's fast layout.
+        include: regular expression; only groups with a node whose name it finds are cut.
+        exclude: regular expression; groups with a node whose name it finds stay whole.
+        provider: onnxruntime provider: "cpu", "cuda" or "tensorrt".
+        num_samples: calibration samples used; None for all.
+        batch: samples per batch, where the model leaves that open.
+        seed: of every random choice.
+        preprocessing: how image files become inputs.
+        progress: whether long stages show a bar.
+        latency: whether latency is measured for the report.
+    """
+
+    criterion: str | Criterion = "obs"
+    allocation: str = "sensitivity"
+    recovery: bool = True
+    align: Align = "auto"
+    include: str | None = None
+    exclude: str | None = None
+    provider: Provider = "cpu"
+    num_samples: int | None = None
+    batch: int = 32
+    seed: int = 0
+    preprocessing: Preprocessing | None = None
+    progress: bool = False
+    latency: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.criterion, str) and self.criterion not in CRITERIA:
+            raise ValueError(f"unknown criterion '{self.criterion}'; known: {', '.join(CRITERIA)}")
+        if self.allocation not in ALLOCATIONS:
+            known = ", ".join(ALLOCATIONS)
+            raise ValueError(f"unknown allocation '{self.allocation}'; known: {known}")
+        for number in (self.batch, self.num_samples, self.align):
+            if isinstance(number, int) and number < 1:
+                raise ValueError(f"batch, num_samples and align must be at least 1, not {number}")
+        for pattern in (self.include, self.exclude):
+            try:
+                re.compile(pattern or "")
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is not a regular expression: {error}") from error
+
+    def make_criterion(self) -> Criterion:
+        """The criterion itself."""
+        if isinstance(self.criterion, str):
+            return CRITERIA[self.criterion](self.seed)
+        return self.criterion
+
+    def selects(self, names: tuple[str, ...]) -> bool:
+        """Whether a group made and read by nodes of these names may be cut."""
+        included = self.include is None or any(re.search(self.include, n) for n in names)
+        excluded = self.exclude is not None and any(re.search(self.exclude, n) for n in names)
+        return included and not excluded

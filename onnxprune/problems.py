@@ -1,0 +1,205 @@
+"""Where the two halves meet: consumers and their Grams in, layer and group problems out.
+
+A *view* translates between one consumer's weight tensor and the problems the numerics solve. Most
+consumers are taken as they are: features are patches, or the entries of the axis. A consumer too
+wide for that is *stacked*: each of its T taps (or flattened positions) becomes an output of its
+own over plain channels, W of shape (outputs, C * T) turning into (outputs * T, C). Least squares
+on the channel Gram then is the channel mix per tap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxprune.arrays import Array, IndexArray, Matrix, Vector
+from onnxprune.gram import Gram
+from onnxprune.groups import FROZEN, ChannelGroup, Network
+from onnxprune.linear_map import FeatureSpec, LinearMap
+from onnxprune.plan import GroupProblem, LayerProblem
+
+MAX_FEATURES = 6000
+"""Widest Gram that is collected whole: 6 000 features are 0.3 GB."""
+
+
+@dataclass(frozen=True)
+class ConsumerView:
+    """One consumer as the numerics see it.
+
+    Attributes:
+        linear_map: the consumer.
+        spec: the features its Gram is over.
+        channels: network-wide channel (or FROZEN) of every entry the problems have, all parts.
+        stack: taps or positions that became outputs; 1 where nothing was stacked.
+        stack_major: whether the stacked index runs fastest along the weight matrix's columns.
+    """
+
+    linear_map: LinearMap
+    spec: FeatureSpec
+    channels: IndexArray
+    stack: int = 1
+    stack_major: bool = True
+
+    @property
+    def name(self) -> str:
+        """The consumer's name."""
+        return self.linear_map.name
+
+    def problems(self, fit: Gram, tune: Gram) -> list[LayerProblem]:
+        """One problem for every part of the consumer."""
+        parts = self.linear_map.groups
+        weights = [self._stacked(matrix) for matrix in self.linear_map.matrices()]
+        biases = np.split(self.linear_map.bias_vector(), parts)
+        channels = np.split(self.channels, parts)
+        window = self.linear_map.window
+        return [
+            LayerProblem(
+                name=self.name if parts == 1 else f"{self.name}[{part}]",
+                weight=np.column_stack([weights[part], self._stacked_bias(biases[part])]),
+                gram=fit.mean()[part],
+                tune_gram=tune.mean()[part],
+                channels=channels[part],
+                taps=weights[part].shape[1] // channels[part].size,
+                rows=fit.rows,
+                zero_padded=window is not None and window.padded,
+            )
+            for part in range(parts)
+        ]
+
+    def keep(self, alive: Array) -> list[IndexArray]:
+        """The surviving entries of every part's problem, given which channels are alive."""
+        mask = (self.channels == FROZEN) | alive[self.channels]
+        return [np.flatnonzero(part) for part in np.split(mask, self.linear_map.groups)]
+
+    def kept_inputs(self, alive: Array) -> list[IndexArray]:
+        """The surviving entries of the weight's input axis, per part; stacked or not."""
+        keep = self.keep(alive)
+        if self.stack == 1 or self.linear_map.taps > 1:
+            return keep
+        positions = np.arange(self.stack)
+        if self.stack_major:
+            return [(part[:, None] * self.stack + positions).reshape(-1) for part in keep]
+        width = self.channels.size
+        return [(positions[:, None] * width + part).reshape(-1) for part in keep]
+
+    def weight_tensor(self, matrices: Sequence[Matrix]) -> Array:
+        """The weight tensor, inputs sliced, of the parts' solutions."""
+        return self.linear_map.from_matrices([self._unstacked(matrix) for matrix in matrices])
+
+    def bias_tensor(self, biases: Sequence[Vector]) -> Array:
+        """The bias, shape (outputs,), of the parts' solutions."""
+        joined = np.concatenate([bias.reshape(-1, self.stack).sum(axis=1) for bias in biases])
+        return joined.astype(self.linear_map.weight.dtype)
+
+    def _stacked(self, matrix: Matrix) -> Matrix:
+        if self.stack == 1:
+            return matrix
+        outputs = matrix.shape[0]
+        if self.stack_major:
+            matrix = matrix.reshape(outputs, -1, self.stack).swapaxes(1, 2)
+        return matrix.reshape(outputs * self.stack, -1)
+
+    def _unstacked(self, matrix: Matrix) -> Matrix:
+        if self.stack == 1:
+            return matrix
+        cube = matrix.reshape(-1, self.stack, matrix.shape[1])
+        if self.stack_major:
+            cube = cube.swapaxes(1, 2)
+        return cube.reshape(cube.shape[0], -1)
+
+    def _stacked_bias(self, bias: Vector) -> Vector:
+        """The whole bias belongs to the first of an output's stacked rows."""
+        spread = np.zeros((bias.size, self.stack))
+        spread[:, 0] = bias
+        return spread.reshape(-1)
+
+
+def consumer_views(
+    network: Network, groups: Sequence[ChannelGroup], max_features: int = MAX_FEATURES
+) -> dict[str, ConsumerView]:
+    """A view of every consumer that reads channels of these groups."""
+    wanted = np.zeros(sum(group.size for group in network.groups), np.bool_)
+    for group in groups:
+        wanted[group.channels] = True
+    views = {}
+    for name, linear_map in network.consumers.items():
+        x = linear_map.node.inputs[0]
+        channels = network.channels(x, linear_map.x_axis)
+        if wanted[channels[channels != FROZEN]].any():
+            spec = linear_map.feature_spec(x.name, len(x.shape))
+            view = ConsumerView(linear_map, spec, channels)
+            features = channels.size // linear_map.groups * linear_map.taps
+            narrow = features <= max_features and (linear_map.taps == 1 or spec.window is not None)
+            views[name] = view if narrow else _stacked_view(view)
+    return views
+
+
+def _stacked_view(view: ConsumerView) -> ConsumerView:
+    """The view over plain channels: a convolution's taps, or flattened positions, stacked."""
+    if view.linear_map.taps > 1:
+        return replace(view, spec=replace(view.spec, window=None), stack=view.linear_map.taps)
+    fold, major = flattened(view.channels)
+    if fold == 1:
+        return view
+    shape = (-1, fold) if major else (fold, -1)
+    channels = view.channels.reshape(shape)
+    return replace(
+        view,
+        spec=replace(view.spec, fold=fold, fold_major=major),
+        channels=channels[:, 0] if major else channels[0],
+        stack=fold,
+        stack_major=major,
+    )
+
+
+def flattened(channels: IndexArray) -> tuple[int, bool]:
+    """(positions per channel, whether they run fastest) of an axis that holds flattened maps."""
+    changes = np.flatnonzero(np.diff(channels)) + 1
+    fold = int(np.gcd.reduce(np.append(changes, channels.size)))
+    if fold > 1:
+        return fold, True
+    repeats = np.flatnonzero(channels == channels[0])
+    period = int(repeats[1]) if repeats.size > 1 else channels.size
+    if channels.size % period == 0 and (channels.reshape(-1, period) == channels[:period]).all():
+        return channels.size // period, False
+    return 1, True
+
+
+def layer_problems(
+    views: Mapping[str, ConsumerView],
+    fit: Mapping[FeatureSpec, Gram],
+    tune: Mapping[FeatureSpec, Gram],
+) -> dict[str, list[LayerProblem]]:
+    """Consumer name -> its problems, one per part."""
+    return {name: view.problems(fit[view.spec], tune[view.spec]) for name, view in views.items()}
+
+
+def group_problem(
+    group: ChannelGroup,
+    network: Network,
+    layers: Mapping[str, Sequence[LayerProblem]],
+) -> GroupProblem:
+    """A group with everything that reads and makes its channels."""
+    consumers = [
+        layer
+        for name in group.consumers
+        for layer in layers[name]
+        if np.isin(layer.channels, group.channels).any()
+    ]
+    makers = [_made(group, network, network.producers[name]) for name in group.producers]
+    return GroupProblem(group.name, group.channels, group.parts, tuple(consumers), tuple(makers))
+
+
+def _made(group: ChannelGroup, network: Network, producer: LinearMap) -> Matrix:
+    """The weights that make each unit, shape (units, fan-in); zeros for units not made here."""
+    rows = np.concatenate(producer.matrices())
+    channels = network.channels(producer.node.outputs[0], producer.y_axis)
+    result = np.zeros((group.size, rows.shape[1]))
+    order = np.argsort(group.channels)
+    place = np.searchsorted(group.channels[order], channels)
+    place = order[np.minimum(place, group.size - 1)]
+    own = group.channels[place] == channels
+    result[place[own]] = rows[own]
+    return result

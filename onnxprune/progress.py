@@ -1,0 +1,34 @@
+"""Progress bars: on standard error, on a terminal only, and only for what takes a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sized
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+DELAY = 2.0
+"""Seconds before a bar shows; whatever is faster needs none."""
+
+
+def shown(
+    items: Iterable[Item], label: str, *, progress: bool = True, count: int | None = None
+) -> Iterable[Item]:
+    """The items, with a bar that counts them.
+
+    Args:
+        items: what is worked through.
+        label: what the work is.
+        progress: False for no bar at all.
+        count: how many items there are; their own length where they have one.
+    """
+    return tqdm(
+        items,
+        desc=label,
+        total=len(items) if count is None and isinstance(items, Sized) else count,
+        delay=DELAY,
+        leave=False,
+        disable=None if progress else True,  # None: off unless standard error is a terminal
+    )

@@ -1,0 +1,258 @@
+"""Recovery: new weights for a consumer that reads only the kept entries.
+
+The consumer computed W x + b; its targets y have H = E[y x^T], which is W G unless given. With K
+the kept features, P0 a prior for the weights and D = diag(C_KK), the least-squares weights are
+
+    W' = (H_K + lambda P0 D) (C_KK + lambda D)^-1 = P0 + (H_K - P0 C_KK) (C_KK + lambda D)^-1
+
+where C and H are centred on the constant, which is never ridged and never dropped: whatever the
+weights, the bias is the best one, mean(y) - W' mean(x_K). Two priors compete: the plain slice W_K
+and the *channel mix*, which replaces each dropped channel by a combination of kept ones, the same
+at every tap: W_K + W_D B with B = C_DK C_KK^-1 (arXiv 2405.17506). Prior and lambda are chosen on
+Gram matrices of other images (derived here).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from onnxprune.arrays import IndexArray, Matrix, Vector
+from onnxprune.linalg import (
+    Moments,
+    centred,
+    factor,
+    solve_right,
+    standardise,
+    try_factor,
+)
+from onnxprune.plan import LayerProblem
+from onnxprune.yardstick import target_weight, yardstick
+
+RIDGES = (1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1)
+"""Ridges relative to each feature's variance; the small end serves exact redundancy."""
+
+FIRST_RIDGE = RIDGES.index(1e-3)
+"""Where the search starts: both priors are tried here, the better one is followed."""
+
+MIX_RIDGE = 1e-6
+"""Relative ridge of the channel mix."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Recovered weights of a consumer.
+
+    Attributes:
+        weight: shape (outputs, kept features), entries of the keep in order, taps inside.
+        bias: shape (outputs,).
+        error: squared error over output variance on ``gram``.
+        tune_error: the same on ``tune_gram``.
+        label: what was chosen, for reports.
+    """
+
+    weight: Matrix
+    bias: Vector
+    error: float
+    tune_error: float
+    label: str
+
+
+class Recovery(Protocol):
+    """Solves for the weights of a consumer whose other entries are gone."""
+
+    def solve(self, problem: LayerProblem, keep: IndexArray) -> Solution:
+        """Recovers a consumer from the sorted indices of its surviving entries."""
+        ...
+
+
+def features_of(entries: IndexArray, taps: int) -> IndexArray:
+    """The features of some entries, entry by entry; shape (entries * taps,)."""
+    features: IndexArray = (entries[:, None] * taps + np.arange(taps)).reshape(-1)
+    return features
+
+
+def channel_mix(problem: LayerProblem, keep: IndexArray) -> Matrix:
+    """Weights of the kept entries plus those of the dropped ones, mixed in: W_K + W_D B.
+
+    B predicts dropped channels from kept ones by least squares, from moments averaged over taps.
+    With zero padding the moments are uncentred, so that zeros stay zero; else they are centred.
+
+    Returns:
+        Array of shape (outputs, len(keep) * taps).
+    """
+    entries, taps = len(problem.channels), problem.taps
+    drop = np.setdiff1d(np.arange(entries), keep)
+    weight = problem.weight[:, :-1].reshape(-1, entries, taps)
+    gram = problem.gram / problem.gram[-1, -1]
+    mean = np.zeros(entries * taps) if problem.zero_padded else gram[:-1, -1]
+    channel_gram = np.zeros((entries, entries))
+    for tap in range(taps):
+        own_mean = mean[tap::taps]
+        channel_gram += gram[tap:-1:taps, tap:-1:taps] - np.outer(own_mean, own_mean)
+    diagonal = np.maximum(np.diag(channel_gram), 0.0)
+    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    kept = channel_gram[np.ix_(keep, keep)] / np.outer(scale[keep], scale[keep])
+    both = channel_gram[np.ix_(drop, keep)] / scale[keep]
+    mix = solve_right(factor(kept, MIX_RIDGE), both) / scale[keep]
+    mixed: Matrix = weight[:, keep] + np.einsum("odt,dk->okt", weight[:, drop], mix, optimize=True)
+    return mixed.reshape(len(weight), -1)
+
+
+@dataclass(frozen=True)
+class Equations:
+    """The normal equations of the kept features, in units of their standard deviations.
+
+    Attributes:
+        problem: the consumer.
+        features: the kept features, shape (kept,).
+        moments: of the kept features.
+        target_mean: mean of the targets, shape (outputs,).
+    """
+
+    problem: LayerProblem
+    features: IndexArray
+    moments: Moments
+    target_mean: Vector
+
+    def bias(self, weight: Matrix) -> Vector:
+        """The best bias, shape (outputs,), of weights of shape (outputs, kept)."""
+        return self.target_mean - weight @ self.moments.mean
+
+    def residual(self, prior: Matrix) -> Matrix:
+        """Scaled covariance of the kept features with what the prior leaves unexplained.
+
+        (H_K - P0 C_KK) D^-1/2, written with weight differences to avoid cancellation.
+
+        Args:
+            prior: P0, shape (outputs, kept).
+        """
+        columns = np.append(self.features, len(self.problem.gram) - 1)
+        weight, gram = self.problem.weight, self.problem.gram
+        difference = weight.copy()
+        difference[:, self.features] -= prior
+        cross = difference @ gram[:, columns]
+        if self.problem.cross is not None:
+            cross += self.problem.cross[:, columns] - weight @ gram[:, columns]
+        own = gram[np.ix_(columns, columns)]
+        return centred(cross, own) * self.moments.inverse_scale
+
+
+def equations(problem: LayerProblem, features: IndexArray) -> Equations:
+    """The normal equations of a consumer on some of its features, shape (kept,)."""
+    columns = np.append(features, len(problem.gram) - 1)
+    moments = standardise(problem.gram[np.ix_(columns, columns)])
+    cross_mean = problem.weight @ problem.gram[:, -1]
+    if problem.cross is not None:
+        cross_mean = problem.cross[:, -1]
+    return Equations(problem, features, moments, cross_mean / problem.gram[-1, -1])
+
+
+@dataclass(frozen=True)
+class NoRecovery:
+    """Slices the weights and leaves the bias: what pruning without data does."""
+
+    def solve(self, problem: LayerProblem, keep: IndexArray) -> Solution:
+        """Slices the consumer."""
+        features = features_of(keep, problem.taps)
+        weight, bias = problem.weight[:, features].copy(), problem.weight[:, -1].copy()
+        target = target_weight(problem.weight, problem.gram, problem.cross)
+        error, tune_error = (
+            yardstick(target, gram).error(features, weight, bias)
+            for gram in (problem.gram, problem.tune_gram)
+        )
+        return Solution(weight, bias, error, tune_error, "slice, same bias")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Weights of shape (outputs, kept features) and their error on ``tune_gram``."""
+
+    weight: Matrix
+    tune_error: float
+    label: str
+
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """Least squares on the kept features, with prior and ridge chosen on held-out images.
+
+    The plain slice and the channel mix, each with its best bias, are candidates too, so the
+    result is never worse than they are on ``tune_gram``.
+
+    Attributes:
+        ridges: rising ridges relative to each feature's variance, at least one.
+        first: where among them the search starts: both priors are tried there, and the better
+            one is followed to smaller ridges, else to larger ones, while the error falls.
+    """
+
+    ridges: tuple[float, ...] = RIDGES
+    first: int = FIRST_RIDGE
+
+    def solve(self, problem: LayerProblem, keep: IndexArray) -> Solution:
+        """Recovers the consumer; keeping all entries returns its weights, unless targets differ."""
+        if problem.cross is None and len(keep) == len(problem.channels):
+            return NoRecovery().solve(problem, keep)
+        features = features_of(keep, problem.taps)
+        system = equations(problem, features)
+        target = target_weight(problem.weight, problem.gram, problem.cross)
+        tune = yardstick(target, problem.tune_gram)
+
+        def trial(weight: Matrix, label: str) -> Trial:
+            return Trial(weight, tune.error(features, weight, system.bias(weight)), label)
+
+        trials = [
+            trial(problem.weight[:, features], "slice"),
+            trial(channel_mix(problem, keep), "channel mix"),
+        ]
+        if len(keep):
+            trials += self._ridge_search(system, trials, trial)
+        best = min(trials, key=lambda found: found.tune_error)
+        bias = system.bias(best.weight)
+        error = yardstick(target, problem.gram).error(features, best.weight, bias)
+        return Solution(best.weight, bias, error, best.tune_error, best.label)
+
+    def _ridge_search(
+        self, system: Equations, priors: list[Trial], trial: Callable[[Matrix, str], Trial]
+    ) -> list[Trial]:
+        """Tries every prior at the first ridge and follows the best; returns what was tried."""
+        residuals = {prior.label: system.residual(prior.weight) for prior in priors}
+        inverse_scale = system.moments.inverse_scale
+
+        def at(index: int, chosen: list[Trial]) -> list[Trial]:
+            ridge = self.ridges[index]
+            lower = try_factor(system.moments.correlation, ridge)
+            if lower is None:
+                return []
+            label = f"least squares, ridge {ridge:.0e} towards "
+            return [
+                trial(
+                    p.weight + solve_right(lower, residuals[p.label]) * inverse_scale,
+                    label + p.label,
+                )
+                for p in chosen
+            ]
+
+        def follow(path: range) -> list[Trial]:
+            """Tries ridge after ridge while each is better than the last."""
+            better = [found[leader]]
+            for index in path:
+                tried = at(index, [priors[leader]])
+                if not tried or tried[0].tune_error >= better[-1].tune_error:
+                    break
+                better += tried
+            return better[1:]
+
+        found = at(self.first, priors)
+        if not found:
+            return []
+        leader = int(np.argmin([tried.tune_error for tried in found]))
+        smaller = follow(range(self.first - 1, -1, -1))
+        return found + (smaller or follow(range(self.first + 1, len(self.ridges))))
+
+
+RECOVERIES: dict[str, Recovery] = {"least-squares": LeastSquares(), "none": NoRecovery()}
+"""Every recovery by its name."""

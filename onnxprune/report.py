@@ -1,0 +1,209 @@
+"""One record of a run; the table and the JSON are views of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxprune.comparison import OutputDistance
+from onnxprune.latency import Latency
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one model costs.
+
+    Attributes:
+        params: floating-point parameters.
+        macs: multiply-accumulates of Conv, Gemm and MatMul for one sample.
+        bytes: size of the file.
+        latency: measured, interleaved with the other model; None where it was not.
+    """
+
+    params: int
+    macs: int
+    bytes: int
+    latency: Latency | None
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """What happened to one channel group.
+
+    Attributes:
+        name: the group.
+        size: channels before.
+        keep: indices of the channels that survive.
+        error: predicted relative error of its consumers, recovered.
+        divergence: predicted divergence of the outputs; None unless sensitivity was measured.
+        consumers: consumer -> (relative error on samples not fitted on, how it was recovered).
+    """
+
+    name: str
+    size: int
+    keep: Sequence[int]
+    error: float
+    divergence: float | None
+    consumers: dict[str, tuple[float, str]]
+
+
+@dataclass(frozen=True)
+class FrozenReport:
+    """A producer with channels that could not be cut.
+
+    Attributes:
+        name: the node.
+        frozen: how many channels.
+        size: of how many.
+        reason: why.
+        macs_share: the node's share of the network's MACs.
+    """
+
+    name: str
+    frozen: int
+    size: int
+    reason: str
+    macs_share: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything about a run.
+
+    Attributes:
+        settings: what was asked for, and the versions that did it.
+        samples: samples used to fit, to tune and to report.
+        before: the original model.
+        after: the pruned model.
+        outputs: distance of every output from the original's on the held-out samples.
+        groups: every group that could be cut.
+        frozen: producers with frozen channels, those with most MACs first.
+        notes: things the user should know, with advice.
+    """
+
+    settings: dict[str, Any]
+    samples: dict[str, int]
+    before: Footprint
+    after: Footprint
+    outputs: Sequence[OutputDistance]
+    groups: Sequence[GroupReport]
+    frozen: Sequence[FrozenReport]
+    notes: Sequence[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain JSON values."""
+        return {
+            "settings": self.settings,
+            "samples": self.samples,
+            "before": _footprint(self.before),
+            "after": _footprint(self.after),
+            "outputs": [
+                {
+                    "name": o.name,
+                    "samples": o.samples,
+                    "relative_error": o.relative_error,
+                    "cosine": o.cosine,
+                    "top1_agreement": o.agreement,
+                    "divergence": o.divergence,
+                }
+                for o in self.outputs
+            ],
+            "groups": [
+                {
+                    "name": g.name,
+                    "size": g.size,
+                    "kept": len(g.keep),
+                    "keep": list(g.keep),
+                    "error": g.error,
+                    "divergence": g.divergence,
+                    "consumers": {
+                        name: {"error": error, "recovery": label}
+                        for name, (error, label) in g.consumers.items()
+                    },
+                }
+                for g in self.groups
+            ],
+            "frozen": [vars(f) for f in self.frozen],
+            "notes": list(self.notes),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the record as JSON."""
+        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+    def table(self) -> str:
+        """The record for a terminal: before and after, output error, what stayed whole."""
+        return "\n".join([*_costs(self), "", *_outputs(self), "", *_channels(self)])
+
+
+def _footprint(footprint: Footprint) -> dict[str, Any]:
+    latency = None if footprint.latency is None else vars(footprint.latency)
+    return {
+        "params": footprint.params,
+        "macs": footprint.macs,
+        "bytes": footprint.bytes,
+        "latency_ms": latency,
+    }
+
+
+def _costs(report: Report) -> list[str]:
+    before, after = report.before, report.after
+    rows = [
+        ("params", f"{before.params:,}", f"{after.params:,}", _ratio(after.params, before.params)),
+        ("MACs", f"{before.macs:,}", f"{after.macs:,}", _ratio(after.macs, before.macs)),
+        (
+            "file size",
+            f"{before.bytes / 1e3:,.0f} kB",
+            f"{after.bytes / 1e3:,.0f} kB",
+            _ratio(after.bytes, before.bytes),
+        ),
+    ]
+    if before.latency and after.latency:
+        old, new = before.latency, after.latency
+        rows.append(
+            (
+                "latency, median",
+                f"{old.median:.3f} ms",
+                f"{new.median:.3f} ms",
+                _ratio(new.median, old.median),
+            )
+        )
+        rows.append(
+            ("latency, p90", f"{old.p90:.3f} ms", f"{new.p90:.3f} ms", _ratio(new.p90, old.p90))
+        )
+    header = f"{'':<16}{'before':>16}{'after':>16}{'kept':>9}"
+    return [header, *(f"{n:<16}{b:>16}{a:>16}{r:>9}" for n, b, a, r in rows)]
+
+
+def _ratio(after: float, before: float) -> str:
+    return f"{after / before:.1%}" if before else "-"
+
+
+def _outputs(report: Report) -> list[str]:
+    lines = []
+    for output in report.outputs:
+        agreement = output.agreement
+        same = "" if agreement is None else f", same top class {agreement:.1%}"
+        lines.append(
+            f"output {output.name}: relative error {output.relative_error:.4f}, "
+            f"cosine {output.cosine:.5f}{same} ({output.samples} held-out samples)"
+        )
+    return lines
+
+
+def _channels(report: Report) -> list[str]:
+    kept = sum(len(group.keep) for group in report.groups)
+    total = sum(group.size for group in report.groups)
+    lines = [f"channels kept: {kept} of {total} in {len(report.groups)} groups"]
+    if report.frozen:
+        lines.append("not cut:")
+        lines += [
+            f"  {f.name}: {f.frozen} of {f.size} channels ({f.macs_share:.1%} of MACs): {f.reason}"
+            for f in report.frozen
+        ]
+    lines += [f"note: {note}" for note in report.notes]
+    return lines

@@ -1,0 +1,254 @@
+"""The only importer of onnxruntime: which flavour is installed, sessions, providers, errors."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import math
+import platform
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import onnx
+
+from onnxprune.arrays import Array, Feed
+from onnxprune.errors import CalibrationError, OnnxPruneError, UnsupportedModelError
+
+Provider = Literal["cpu", "cuda", "tensorrt"]
+Optimization = Literal["none", "basic", "extended", "all"]
+ModelSource = onnx.ModelProto | bytes | str | Path
+
+_EXECUTION_PROVIDERS: dict[Provider, list[str]] = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+}
+
+# Protobuf refuses messages of 2 GiB; the graph around the weights gets the remaining 64 MiB.
+_MAX_WEIGHT_BYTES = 2**31 - 2**26
+
+_FATAL = 4  # log severity: everything below is raised as an exception anyway
+
+
+def flavour_advice(
+    installed: Sequence[str],
+    system: str = sys.platform,
+    machine: str = platform.machine(),
+) -> str | None:
+    """What to do about the installed distributions of onnxruntime; None when there is one.
+
+    Args:
+        installed: names of the distributions that provide the module ``onnxruntime``.
+        system: as ``sys.platform``.
+        machine: as ``platform.machine()``.
+    """
+    has_gpu_wheels = (system, machine) in {("linux", "x86_64"), ("win32", "AMD64")}
+    wanted = "onnxruntime-gpu" if has_gpu_wheels else "onnxruntime"
+    if not installed:
+        return f"onnxruntime is missing: install it with `pip install {wanted}`"
+    if len(installed) == 1:
+        return None
+    names = sorted(installed)
+    return (
+        f"several distributions overwrite each other's onnxruntime: {', '.join(names)}; run "
+        f"`pip uninstall {' '.join(names)}`, then `pip install` only the one you want "
+        f"({wanted} on this platform)"
+    )
+
+
+def _installed_flavours() -> list[str]:
+    providers = metadata.packages_distributions().get("onnxruntime", [])
+    return sorted(set(providers))
+
+
+def _check_flavours() -> None:
+    installed = _installed_flavours()
+    advice = flavour_advice(installed)
+    # A build from source may lack metadata and still work.
+    if not installed and importlib.util.find_spec("onnxruntime") is None:
+        raise ImportError(advice)
+    if len(installed) > 1:
+        warnings.warn(str(advice), stacklevel=2)
+
+
+_check_flavours()
+
+import onnxruntime  # noqa: E402 - the check above explains a failing import
+from onnxruntime.capi import onnxruntime_pybind11_state as _state  # noqa: E402
+
+# graphsurgeon folds constants in sessions of its own, which follow the default severity.
+onnxruntime.set_default_logger_severity(_FATAL)
+
+# Its exceptions have no common base; the bindings also raise the two built-in ones.
+_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    *(e for e in vars(_state).values() if isinstance(e, type) and issubclass(e, Exception)),
+)
+_FEED_ERRORS: tuple[type[Exception], ...] = (ValueError, _state.InvalidArgument)
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Element type and shape of a graph input or output.
+
+    Attributes:
+        dtype: its NumPy name ("float32"; "bfloat16" for the one NumPy lacks).
+        shape: one entry per axis, a name or None where the extent is dynamic.
+    """
+
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+
+class Session:
+    """A loaded model that runs on the provider it was asked to run on, or does not exist.
+
+    Args:
+        model: a model, its bytes, or a path (which external data and over 2 GB need).
+        provider: "cpu", "cuda" or "tensorrt"; nothing falls back silently.
+        threads: threads within one operator; None leaves the choice to onnxruntime.
+        arena: whether freed memory is kept for the next run. Off, peak memory is what one run
+            needs; on, runs are faster.
+        optimization: how far onnxruntime rewrites the graph.
+    """
+
+    def __init__(
+        self,
+        model: ModelSource,
+        *,
+        provider: Provider = "cpu",
+        threads: int | None = None,
+        arena: bool = True,
+        optimization: Optimization = "all",
+    ) -> None:
+        options = _options(threads, arena, optimization)
+        self._name = str(model) if isinstance(model, (str, Path)) else "the model"
+        with _loadable(model) as source:
+            self._session = _open(source, self._name, options, provider)
+        self.inputs = {i.name: _tensor_type(i) for i in self._session.get_inputs()}
+        self.outputs = {o.name: _tensor_type(o) for o in self._session.get_outputs()}
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Names of the active execution providers, as onnxruntime reports them."""
+        return tuple(self._session.get_providers())
+
+    def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> list[Array]:
+        """Runs the model once.
+
+        Args:
+            feed: graph input name -> array.
+            outputs: names of the outputs wanted, in this order; None means all.
+
+        Raises:
+            CalibrationError: the feed does not fit the model's inputs.
+            OnnxPruneError: an operator failed.
+        """
+        names = None if outputs is None else list(outputs)
+        try:
+            results: list[Array] = self._session.run(names, feed)
+        except _FEED_ERRORS as error:
+            expected = ", ".join(f"{n} {t.dtype}{list(t.shape)}" for n, t in self.inputs.items())
+            given = ", ".join(f"{n} {v.dtype}{list(v.shape)}" for n, v in feed.items())
+            raise CalibrationError(
+                f"the feed does not fit {self._name}: expected {expected}; got {given} ({error})"
+            ) from error
+        except _ERRORS as error:
+            raise OnnxPruneError(
+                f"onnxruntime failed while running {self._name}: {error}"
+            ) from error
+        return results
+
+
+def _options(
+    threads: int | None, arena: bool, optimization: Optimization
+) -> onnxruntime.SessionOptions:
+    levels = onnxruntime.GraphOptimizationLevel
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = {
+        "none": levels.ORT_DISABLE_ALL,
+        "basic": levels.ORT_ENABLE_BASIC,
+        "extended": levels.ORT_ENABLE_EXTENDED,
+        "all": levels.ORT_ENABLE_ALL,
+    }[optimization]
+    options.log_severity_level = _FATAL
+    options.inter_op_num_threads = 1
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if not arena:
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+    # Idle threads of one session would otherwise spin on the cores of the next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _open(
+    source: bytes | str, name: str, options: onnxruntime.SessionOptions, provider: Provider
+) -> onnxruntime.InferenceSession:
+    """Creates the session and compares its providers with the request."""
+    wanted = _EXECUTION_PROVIDERS[provider]
+    available = onnxruntime.get_available_providers()
+    if wanted[0] not in available:
+        raise OnnxPruneError(_not_active(provider, f"this build has {', '.join(available)}"))
+    if provider != "cpu" and hasattr(onnxruntime, "preload_dlls"):
+        # Finds CUDA libraries installed by pip; it prints, and standard output is not ours.
+        with contextlib.redirect_stdout(sys.stderr):
+            onnxruntime.preload_dlls()
+    try:
+        session = onnxruntime.InferenceSession(
+            source, options, providers=[p for p in wanted if p in available], enable_fallback=0
+        )
+    except _ERRORS as error:
+        if provider != "cpu":
+            raise OnnxPruneError(_not_active(provider, str(error))) from error
+        raise UnsupportedModelError(f"onnxruntime cannot load {name}: {error}") from error
+    active = session.get_providers()
+    if wanted[0] not in active:
+        raise OnnxPruneError(_not_active(provider, f"only {', '.join(active)} started"))
+    return session
+
+
+def _not_active(provider: Provider, why: str) -> str:
+    return (
+        f"provider {provider} was asked for but {_EXECUTION_PROVIDERS[provider][0]} is not active: "
+        f"{why}; install onnxruntime-gpu and the CUDA, cuDNN (and TensorRT) libraries of its "
+        "version, or use provider cpu"
+    )
+
+
+@contextlib.contextmanager
+def _loadable(model: ModelSource) -> Iterator[bytes | str]:
+    """What onnxruntime loads: bytes, or a path (a temporary one for a model over 2 GB)."""
+    if not isinstance(model, onnx.ModelProto):
+        yield model if isinstance(model, bytes) else str(model)
+    elif _weight_bytes(model) < _MAX_WEIGHT_BYTES:
+        yield model.SerializeToString()
+    else:
+        # Windows keeps the mapped weights locked for as long as the session lives.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            copy = onnx.ModelProto()
+            copy.CopyFrom(model)  # saving external data empties the tensors of what it saves
+            path = Path(folder, "model.onnx")
+            onnx.save_model(copy, path, save_as_external_data=True, location="weights")
+            yield str(path)
+
+
+def _weight_bytes(model: onnx.ModelProto) -> int:
+    return sum(
+        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
+    )
+
+
+def _tensor_type(argument: onnxruntime.NodeArg) -> TensorType:
+    inner = str(argument.type).removeprefix("tensor(").removesuffix(")")
+    dtype = {"float": "float32", "double": "float64"}.get(inner, inner)
+    return TensorType(dtype, tuple(argument.shape))

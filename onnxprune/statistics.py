@@ -1,0 +1,202 @@
+"""One pass over the samples: feature specs in, their Gram matrices out.
+
+No activation outlives its batch, and with the graph back end none leaves the runtime. The shard's
+positions come from (seed, shard number), partial Grams are reduced in shard order: the result's
+bytes depend on the batches, the seed and the specs, not on timing or on what else is collected.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Sequence, Sized
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxprune.arrays import Feed
+from onnxprune.errors import CalibrationError, UnsupportedModelError
+from onnxprune.executor import Executor, InProcess
+from onnxprune.extract import exposed, known_shapes
+from onnxprune.gram import Gram
+from onnxprune.host_gram import host_gram
+from onnxprune.linear_map import FeatureSpec
+from onnxprune.probe import probe
+from onnxprune.runtime import Provider, Session
+from onnxprune.sampling import GramRequest, draw_uniforms, request_for
+
+BackEnd = Literal["graph", "rows", "host"]
+_BatchGrams = list[NDArray[np.floating[Any]]]
+_Task = Callable[[int, Feed], _BatchGrams]
+
+ROWS_PER_FEATURE = 20
+
+
+def collect(
+    model: onnx.ModelProto,
+    specs: Sequence[FeatureSpec],
+    batches: Iterable[Feed],
+    *,
+    samples: int,
+    seed: int = 0,
+    executor: Executor | None = None,
+    back_end: BackEnd = "graph",
+    rows_per_feature: int = ROWS_PER_FEATURE,
+    provider: Provider = "cpu",
+    threads: int | None = None,
+) -> dict[FeatureSpec, Gram]:
+    """Collects the Gram of every spec's features, each distinct spec once.
+
+    Of every sample as many positions are drawn as give ``rows_per_feature`` rows for each feature
+    over all samples, at least 8 and at most all of them. They are cut further where a batch's rows
+    would take more than 256 MiB (``sampling.MAX_ROW_BYTES``); smaller batches avoid that.
+
+    Args:
+        model: any model with recorded or inferable shapes; it is not changed.
+        specs: the features wanted. The sums take 8 (features + 1)^2 bytes for each part: a caller
+            short of memory collects a few specs at a time.
+        batches: feeds, taken once, in order.
+        samples: how many samples the batches hold in all.
+        seed: of the drawn positions.
+        executor: where the batches run; by default here, one after the other.
+        back_end: where activations become Grams. "graph": in the runtime, and only Grams leave
+            it. "rows": the runtime gathers the rows and NumPy multiplies them with BLAS's own
+            threads; on a CPU it is faster for wide features, since BLAS knows that a Gram is
+            symmetric, but the rows of all specs are alive at once. "host": all in NumPy.
+        rows_per_feature: rows wanted for each feature.
+        provider: where the model runs.
+        threads: threads within one operator; None leaves the choice to onnxruntime.
+
+    Returns:
+        spec -> Gram, features ordered (channel, tap) and the constant last.
+
+    Raises:
+        UnsupportedModelError: the channels of a spec's activation are not known.
+        CalibrationError: there is no sample, or an activation is infinite or not a number.
+    """
+    if not specs:
+        return {}
+    iterator = iter(batches)
+    first = next(iterator, None)
+    if first is None or samples < 1:
+        raise CalibrationError("no calibration samples: the Gram matrices would be empty")
+    distinct = list(dict.fromkeys(specs))
+    requests = _requests(model, distinct, samples, _batch_size(first), rows_per_feature)
+    make_task = _TASKS[back_end]
+    grams = (executor or InProcess()).map_reduce(
+        make_task(model, requests, seed, provider, threads),
+        itertools.chain([first], iterator),
+        _merge,
+        [Gram(r.spec.parts, r.features) for r in requests],
+        label="statistics",
+        count=len(batches) if isinstance(batches, Sized) else None,
+    )
+    if back_end != "host":
+        pairs = zip(requests, grams, strict=True)
+        grams = [gram.reordered(r.from_tap_major) for r, gram in pairs]
+    return {r.spec: gram for r, gram in zip(requests, grams, strict=True)}
+
+
+def _requests(
+    model: onnx.ModelProto,
+    specs: Sequence[FeatureSpec],
+    samples: int,
+    batch: int,
+    rows_per_feature: int,
+) -> list[GramRequest]:
+    shapes = known_shapes(model, {spec.tensor for spec in specs})
+    requests = []
+    for spec in specs:
+        shape = shapes.get(spec.tensor)
+        if shape is None or len(shape) != spec.rank or shape[spec.axis] is None:
+            raise UnsupportedModelError(
+                f"activation {spec.tensor}: its shape is {shape}, but its Gram needs {spec.rank} "
+                f"axes and the length of axis {spec.axis}; run shape inference on the model"
+            )
+        requests.append(
+            request_for(
+                spec, shape, samples=samples, batch=batch, rows_per_feature=rows_per_feature
+            )
+        )
+    return requests
+
+
+def _batch_size(feed: Feed) -> int:
+    """Samples in a feed: the longest first axis, since an input may be shared by the batch."""
+    return max([1, *(len(array) for array in feed.values() if array.ndim)])
+
+
+def _graph_task(
+    model: onnx.ModelProto,
+    requests: Sequence[GramRequest],
+    seed: int,
+    provider: Provider,
+    threads: int | None,
+    *,
+    multiply: bool = True,
+) -> _Task:
+    probed = probe(model, requests, multiply=multiply)
+    session = Session(probed.model, provider=provider, threads=threads, arena=False)
+
+    def task(shard: int, feed: Feed) -> _BatchGrams:
+        uniforms = draw_uniforms(seed, shard, probed.uniform_count)
+        grams: _BatchGrams = session.run({**feed, probed.uniforms: uniforms}, probed.outputs)
+        if not multiply:
+            with np.errstate(invalid="ignore"):  # found by the check, which names the activation
+                grams = [rows.transpose(0, 2, 1) @ rows for rows in grams]
+        _check_finite(requests, grams, shard)
+        return grams
+
+    return task
+
+
+def _host_task(
+    model: onnx.ModelProto,
+    requests: Sequence[GramRequest],
+    seed: int,
+    provider: Provider,
+    threads: int | None,
+) -> _Task:
+    inputs = {value.name for value in model.graph.input}
+    tensors = list(dict.fromkeys(r.spec.tensor for r in requests if r.spec.tensor not in inputs))
+    session = None
+    if tensors:
+        model = exposed(model, tensors)
+        session = Session(model, provider=provider, threads=threads, arena=False)
+    count = max(request.points for request in requests)
+
+    def task(shard: int, feed: Feed) -> _BatchGrams:
+        values = dict(feed)
+        if session is not None:
+            values |= zip(tensors, session.run(feed, tensors), strict=True)
+        uniforms = draw_uniforms(seed, shard, count)
+        grams: _BatchGrams = [host_gram(r, values[r.spec.tensor], uniforms) for r in requests]
+        _check_finite(requests, grams, shard)
+        return grams
+
+    return task
+
+
+_TASKS: dict[BackEnd, Callable[..., _Task]] = {
+    "graph": _graph_task,
+    "rows": functools.partial(_graph_task, multiply=False),
+    "host": _host_task,
+}
+
+
+def _check_finite(requests: Sequence[GramRequest], grams: _BatchGrams, shard: int) -> None:
+    """Refuses infinities and NaN: in any feature they show in its square, on the diagonal."""
+    for request, gram in zip(requests, grams, strict=True):
+        if not np.isfinite(np.diagonal(gram, axis1=1, axis2=2)).all():
+            raise CalibrationError(
+                f"activation {request.spec.tensor} is infinite or not a number in batch {shard} "
+                "of the calibration samples; check how the samples are scaled"
+            )
+
+
+def _merge(total: list[Gram], partial: _BatchGrams) -> list[Gram]:
+    for gram, batch in zip(total, partial, strict=True):
+        gram.add(batch)
+    return total

@@ -1,0 +1,168 @@
+"""What is learnt about a network before anything is decided."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune.alignment import allowed_counts
+from onnxprune.arrays import Array, Feed, IndexArray
+from onnxprune.calibration import Calibration, Split
+from onnxprune.executor import Executor
+from onnxprune.groups import ChannelGroup, Network
+from onnxprune.options import Options
+from onnxprune.plan import GroupProblem, LayerProblem, Ranking, keep_of
+from onnxprune.problems import ConsumerView, consumer_views, group_problem, layer_problems
+from onnxprune.progress import shown
+from onnxprune.recovery import RECOVERIES, LeastSquares, Recovery
+from onnxprune.statistics import collect
+
+logger = logging.getLogger(__name__)
+
+QUICK_RECOVERY = LeastSquares(ridges=(1e-3,), first=0)
+"""Recovery of trials: one ridge instead of a search; they are many and only compared."""
+
+FEW_ROWS = 5
+"""Rows per feature below which the statistics deserve a warning."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Some of the samples in batches, as often as they are asked for.
+
+    Attributes:
+        samples: all samples.
+        indices: which of them.
+        size: samples per batch.
+    """
+
+    samples: Calibration
+    indices: IndexArray
+    size: int
+
+    def __iter__(self) -> Iterator[Feed]:
+        return self.samples.batches(self.indices, self.size)
+
+    def __len__(self) -> int:
+        return -(-self.indices.size // (self.samples.batch_extent or self.size))
+
+
+@dataclass(frozen=True)
+class Study:
+    """A network with everything the decisions rest on.
+
+    Attributes:
+        canonical: the canonical model.
+        network: its groups and linear maps.
+        groups: the groups that may be cut.
+        views: the consumers that read them.
+        layers: consumer name -> its problems.
+        rankings: group name -> order and prices of its channels.
+        allowed: group name -> counts it may keep.
+        recovery: how consumers are refitted in the end.
+        trial_recovery: how they are in trials.
+    """
+
+    canonical: onnx.ModelProto
+    network: Network
+    groups: Sequence[ChannelGroup]
+    views: Mapping[str, ConsumerView]
+    layers: Mapping[str, Sequence[LayerProblem]]
+    rankings: Mapping[str, Ranking]
+    allowed: Mapping[str, IndexArray]
+    recovery: Recovery
+    trial_recovery: Recovery
+
+    @property
+    def sizes(self) -> IndexArray:
+        """Full counts of all groups of the network, shape (network.groups,)."""
+        return np.array([group.size for group in self.network.groups], np.int64)
+
+    @property
+    def places(self) -> IndexArray:
+        """Where among all groups of the network those stand that may be cut."""
+        names = {group.name for group in self.groups}
+        return np.array([i for i, g in enumerate(self.network.groups) if g.name in names], np.int64)
+
+    def keeps(self, counts: Mapping[str, int]) -> dict[str, IndexArray]:
+        """Group name -> surviving units, for the groups these counts cut."""
+        return {
+            group.name: keep_of(self.rankings[group.name], counts[group.name])
+            for group in self.groups
+            if counts.get(group.name, group.size) < group.size
+        }
+
+    def survivors(self, keeps: Mapping[str, IndexArray]) -> Array:
+        """Which network-wide channels survive these keeps, shape (channels,), bool."""
+        alive = np.ones(int(self.sizes.sum()), np.bool_)
+        for group in self.groups:
+            if group.name in keeps:
+                alive[group.channels] = False
+                alive[group.channels[keeps[group.name]]] = True
+        return alive
+
+    def thin_layers(self) -> list[str]:
+        """Consumers whose statistics rest on too few rows."""
+        return [
+            layer.name
+            for parts in self.layers.values()
+            for layer in parts
+            if layer.rows < FEW_ROWS * (layer.gram.shape[0] - 1)
+        ]
+
+
+def study(
+    canonical: onnx.ModelProto,
+    network: Network,
+    groups: Sequence[ChannelGroup],
+    samples: Calibration,
+    split: Split,
+    options: Options,
+    executor: Executor,
+) -> Study:
+    """Collect the statistics of all consumers and rank every group's channels."""
+    views = consumer_views(network, groups)
+    grams = [
+        collect(
+            canonical,
+            [view.spec for view in views.values()],
+            Batches(samples, indices, options.batch),
+            samples=indices.size,
+            seed=options.seed + number,
+            executor=executor,
+            provider=options.provider,
+        )
+        for number, indices in enumerate((split.fit, split.tune))
+    ]
+    layers = layer_problems(views, *grams)
+    criterion = options.make_criterion()
+    rankings = {}
+    for group in shown(groups, "ranking channels", progress=options.progress):
+        problem = group_problem(group, network, layers)
+        rankings[group.name] = criterion.rank(problem) if problem.consumers else _unread(problem)
+        logger.debug("ranked %s", group.name)
+    return Study(
+        canonical,
+        network,
+        groups,
+        views,
+        layers,
+        rankings,
+        {group.name: allowed_counts(group, network, options.align) for group in groups},
+        RECOVERIES["least-squares" if options.recovery else "none"],
+        QUICK_RECOVERY if options.recovery else RECOVERIES["none"],
+    )
+
+
+def _unread(problem: GroupProblem) -> Ranking:
+    """Channels nobody reads go first, at no cost, part by part in turn."""
+    place = np.zeros(problem.channels.size)
+    for part in np.unique(problem.parts):
+        members = np.flatnonzero(problem.parts == part)
+        place[members] = np.arange(members.size)
+    order = np.argsort(place, kind="stable")
+    return Ranking(order, np.zeros(problem.channels.size + 1))

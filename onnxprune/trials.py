@@ -1,0 +1,120 @@
+"""Trial prunings: the full-size network with some consumers' weights replaced.
+
+The weights and biases of all consumers are graph inputs of one session. A trial feeds recovered
+weights padded with zeros where entries are cut, which computes what the cut network would, so
+that no trial needs a new graph or session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxprune.arrays import Array, Feed
+from onnxprune.comparison import OutputDistance, distances
+from onnxprune.executor import Executor
+from onnxprune.groups import find_groups
+from onnxprune.model import export_graph
+from onnxprune.rewrite import add_bias
+from onnxprune.runtime import Provider, Session
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """The graph inputs that take a consumer's weight and bias."""
+
+    weight: str
+    bias: str
+
+
+class TrialNetwork:
+    """A network that runs with replaced consumer weights.
+
+    Args:
+        canonical: the model.
+        batches: the samples trials run on; their reference outputs are kept.
+        executor: where the batches run.
+        provider: onnxruntime provider.
+    """
+
+    def __init__(
+        self,
+        canonical: onnx.ModelProto,
+        batches: Iterable[Feed],
+        executor: Executor,
+        provider: Provider = "cpu",
+    ) -> None:
+        model, self._slots, self._weights = _with_weights_as_inputs(canonical)
+        self._session = Session(model, provider=provider, arena=False)
+        self._names = [value.name for value in canonical.graph.output]
+        self._executor = executor
+        self._batches: list[tuple[Feed, list[Array]]] = executor.map_reduce(
+            lambda _, feed: (feed, self._run(feed, {})),
+            batches,
+            lambda done, pair: [*done, pair],
+            [],
+            label="reference outputs",
+        )
+
+    def distances(self, replaced: Mapping[str, tuple[Array, Array]]) -> list[OutputDistance]:
+        """Distances of all outputs from the original's.
+
+        Args:
+            replaced: consumer name -> (full-size weight, bias) to use instead of its own.
+        """
+        feed, reference = self._batches[0]
+        return self._executor.map_reduce(
+            lambda _, batch: (batch[1], self._run(batch[0], replaced)),
+            self._batches,
+            _add,
+            distances(self._names, reference, feed),
+        )
+
+    def _run(self, feed: Feed, replaced: Mapping[str, tuple[Array, Array]]) -> list[Array]:
+        weights = dict(self._weights)
+        for name, (weight, bias) in replaced.items():
+            slot = self._slots[name]
+            weights[slot.weight] = weight
+            weights[slot.bias] = bias.astype(weights[slot.bias].dtype)
+        return self._session.run({**feed, **weights}, self._names)
+
+
+def _add(
+    total: list[OutputDistance], pair: tuple[Sequence[Array], Sequence[Array]]
+) -> list[OutputDistance]:
+    for distance, reference, changed in zip(total, *pair, strict=True):
+        distance.add(reference, changed)
+    return total
+
+
+def _with_weights_as_inputs(
+    canonical: onnx.ModelProto,
+) -> tuple[onnx.ModelProto, dict[str, _Slot], dict[str, Array]]:
+    """The model with each consumer's weight and bias as inputs, and the values it had."""
+    network = find_groups(canonical)
+    slots, values, inputs = {}, {}, []
+    for name, linear_map in network.consumers.items():
+        weight = linear_map.weight
+        bias = add_bias(network.graph, linear_map, linear_map.bias_vector())
+        slots[name] = _Slot(weight.name, bias.name)
+        for constant in (weight, bias):
+            values[constant.name] = np.ascontiguousarray(constant.values)
+            inputs.append(_promote(constant))
+    model = export_graph(network.graph, canonical)
+    model.graph.input.extend(inputs)
+    return model, slots, values
+
+
+def _promote(constant: gs.Constant) -> onnx.ValueInfoProto:
+    """Let the one reader of a constant read a graph input of the same name instead."""
+    values = constant.values
+    variable = gs.Variable(constant.name, dtype=values.dtype, shape=values.shape)
+    reader = constant.outputs[0]
+    place = next(i for i, tensor in enumerate(reader.inputs) if tensor is constant)
+    reader.inputs[place] = variable
+    kind = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+    return onnx.helper.make_tensor_value_info(constant.name, kind, values.shape)

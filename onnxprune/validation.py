@@ -1,0 +1,92 @@
+"""Checks a pruned model must pass before it is published, and its distance from the original."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from onnxprune.arrays import Feed
+from onnxprune.comparison import OutputDistance, distances
+from onnxprune.errors import ValidationError
+from onnxprune.executor import Executor
+from onnxprune.runtime import ModelSource, Provider, Session
+
+
+def check_file(path: Path, original: onnx.ModelProto, feed: Feed, provider: Provider) -> None:
+    """Check a written model: structure, shapes, interface, and that it loads and runs.
+
+    Args:
+        path: the file.
+        original: the model it was made from.
+        feed: one batch of samples.
+        provider: onnxruntime provider.
+
+    Raises:
+        ValidationError: it fails a check.
+    """
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ValidationError(f"the pruned model is not valid ONNX: {error}") from error
+    written = onnx.load(path, load_external_data=False)
+    check_interface(written, original)
+    session = Session(path, provider=provider)
+    for name, array in zip(session.outputs, session.run(feed), strict=True):
+        if isinstance(array, np.ndarray) and array.dtype.kind == "f" and np.isnan(array).any():
+            raise ValidationError(
+                f"output '{name}' of the pruned model is not a number on a calibration sample"
+            )
+
+
+def check_interface(pruned: onnx.ModelProto, original: onnx.ModelProto) -> None:
+    """Raise ValidationError unless inputs, outputs, opset and IR version are the original's."""
+    initializers = {tensor.name for tensor in original.graph.initializer}
+    initializers |= {tensor.name for tensor in pruned.graph.initializer}
+    for kind in ("input", "output"):
+        before = [v for v in getattr(original.graph, kind) if v.name not in initializers]
+        after = [v for v in getattr(pruned.graph, kind) if v.name not in initializers]
+        if [v.SerializeToString() for v in before] != [v.SerializeToString() for v in after]:
+            raise ValidationError(f"the pruned model's graph {kind}s differ from the original's")
+    for field in ("ir_version", "opset_import", "metadata_props", "domain", "model_version"):
+        if getattr(pruned, field) != getattr(original, field):
+            raise ValidationError(f"the pruned model's {field} differs from the original's")
+
+
+def compare(
+    original: ModelSource,
+    changed: ModelSource,
+    batches: Iterable[Feed],
+    executor: Executor,
+    provider: Provider = "cpu",
+) -> list[OutputDistance]:
+    """How far the outputs of two models are apart on some samples, for each output.
+
+    Args:
+        original: the reference.
+        changed: a model with the same inputs and outputs.
+        batches: samples.
+        executor: where the batches run.
+        provider: onnxruntime provider.
+    """
+    sessions = [Session(model, provider=provider, arena=False) for model in (original, changed)]
+    names = list(sessions[0].outputs)
+
+    def task(_: int, feed: Feed) -> tuple[Feed, list[list[np.ndarray]]]:  # type: ignore[type-arg]
+        return feed, [session.run(feed, names) for session in sessions]
+
+    def merge(
+        total: list[OutputDistance],
+        partial: tuple[Feed, list[list[np.ndarray]]],  # type: ignore[type-arg]
+    ) -> list[OutputDistance]:
+        feed, (reference, outputs) = partial
+        total = total or distances(names, reference, feed)
+        for distance, before, after in zip(total, reference, outputs, strict=True):
+            if isinstance(before, np.ndarray) and before.dtype.kind in "fiu":
+                distance.add(before, after)
+        return total
+
+    empty: list[OutputDistance] = []
+    return executor.map_reduce(task, batches, merge, empty, label="comparing")

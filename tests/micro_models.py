@@ -1,0 +1,680 @@
+"""One tiny model per operator rule and per variant of it, in ONNX's own text form.
+
+In each the operator under test sits between a linear map that makes channels and one that reads
+them, so that a group through it can be cut. ``MICRO_MODELS`` maps a name to a builder.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from onnx import numpy_helper, parser
+
+from onnxprune.rules.elementwise import BROADCAST, UNARY
+from onnxprune.rules.pooling import REDUCTIONS
+
+Builder = Callable[[], onnx.ModelProto]
+Weight = tuple[int, ...] | np.ndarray
+
+MICRO_MODELS: dict[str, Builder] = {}
+
+IMAGE = "float[N,3,8,8] x"
+MAPS = "float[N,4,HY,WY] y"
+SCORES = "float[N,5] y"
+
+CONV_IN = "c = Conv <pads=[1,1,1,1]> (x, w1, b1)"
+CONV_OUT = "y = Conv (h, w2, b2)"
+CONVS: dict[str, Weight] = {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (4, 8, 3, 3), "b2": (4,)}
+
+
+def build(
+    nodes: str,
+    weights: dict[str, Weight],
+    *,
+    inputs: str = IMAGE,
+    outputs: str = MAPS,
+    opset: int = 17,
+    ir: int = 8,
+    seed: int = 0,
+) -> onnx.ModelProto:
+    """A model from text; a weight given as a shape is drawn at random, fan-in scaled."""
+    text = (
+        f'<ir_version: {ir}, opset_import: ["" : {opset}, "com.example" : 1]>\n'
+        f"micro ({inputs}) => ({outputs}) {{ {nodes} }}"
+    )
+    model = parser.parse_model(text)
+    rng = np.random.default_rng(seed)
+    for name, weight in weights.items():
+        if isinstance(weight, tuple):
+            scale = np.sqrt(max(np.prod(weight[1:]), 1)) if len(weight) > 1 else 1.0
+            weight = (rng.standard_normal(weight) / scale).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weight, name))
+    return model
+
+
+def chain(nodes: str, weights: dict[str, Weight] | None = None, **options: object) -> Builder:
+    """Conv 3 -> 8, the nodes under test from ``c`` to ``h``, Conv 8 -> 4."""
+    seed = zlib.crc32(nodes.encode())
+
+    def builder() -> onnx.ModelProto:
+        text = f"{CONV_IN} {nodes} {CONV_OUT}"
+        return build(text, CONVS | (weights or {}), seed=seed, **options)  # type: ignore[arg-type]
+
+    return builder
+
+
+def whole(nodes: str, weights: dict[str, Weight], **options: object) -> Builder:
+    """A model spelt out in full."""
+    seed = zlib.crc32(nodes.encode())
+    return lambda: build(nodes, weights, seed=seed, **options)  # type: ignore[arg-type]
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def floats(*values: float) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+def positive(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0.5, 2.0, shape).astype(np.float32)
+
+
+# --- element by element -------------------------------------------------------------------------
+
+NEWER = {"Gelu": 20, "Mish": 18, "Swish": 24}
+BOOLEAN_RESULT = {"IsInf", "IsNaN", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
+LOGICAL = {"And", "Or", "Xor"}
+
+
+def _unary(op: str) -> Builder:
+    # Sigmoid keeps the argument in (0, 1), where every function but Acosh is defined.
+    options: dict[str, object] = {"opset": NEWER.get(op, 17), "ir": 10}
+    if op == "Acosh":
+        return chain("s = Sigmoid(c) t = Add(s, one) h = Acosh(t)", {"one": floats(1)}, **options)
+    if op == "Not":
+        return chain("b = Cast <to=9> (c) n = Not(b) h = Cast <to=1> (n)", **options)
+    if op == "Cast":
+        return chain("d = Cast <to=11> (c) h = Cast <to=1> (d)", **options)
+    if op in ("Ceil", "Floor", "Round", "Sign"):
+        # Away from the steps, so that rounding noise in the convolution cannot flip a result.
+        return chain(f"s = Abs(c) t = Add(s, half) h = {op}(t)", {"half": floats(0)}, **options)
+    if op in BOOLEAN_RESULT:
+        return chain(f"s = Div(c, z) b = {op}(s) h = Cast <to=1> (b)", {"z": floats(0)}, **options)
+    return chain(f"s = Sigmoid(c) h = {op}(s)", **options)
+
+
+def _binary(op: str) -> Builder:
+    if op in LOGICAL:
+        return chain(
+            f"p = Cast <to=9> (c) d = Conv <pads=[1,1,1,1]> (x, w3) e = Relu(d)"
+            f" q = Cast <to=9> (e) r = {op}(p, q) h = Cast <to=1> (r)",
+            {"w3": (8, 3, 3, 3)},
+        )
+    if op == "Where":
+        return chain(
+            "n = Greater(c, zero) h = Where(n, c, k)",
+            {"zero": floats(0), "k": positive(1, 8, 1, 1)},
+        )
+    if op in BOOLEAN_RESULT:
+        return chain(f"b = {op}(c, k) h = Cast <to=1> (b)", {"k": positive(2, 1, 8, 1, 1)})
+    if op == "PRelu":
+        return chain("h = PRelu(c, slope)", {"slope": positive(3, 8, 1, 1)})
+    if op == "Mod":
+        return chain("h = Mod <fmod=1> (c, k)", {"k": 10 * positive(4, 8, 1, 1)})
+    if op == "Pow":
+        return chain("s = Sigmoid(c) h = Pow(s, k)", {"k": positive(5, 8, 1, 1)})
+    return chain(f"h = {op}(c, k)", {"k": positive(6, 8, 1, 1)})
+
+
+MICRO_MODELS |= {op: _unary(op) for op in UNARY}
+MICRO_MODELS |= {op: _binary(op) for op in BROADCAST}
+MICRO_MODELS |= {
+    "Clip": chain("h = Clip(c, lo, hi)", {"lo": floats(0)[0:1].reshape(()), "hi": np.float32(6)[()] * np.ones((), np.float32)}),
+    "Clip attributes": chain("h = Clip <min = 0.0, max = 6.0> (c)", opset=9, ir=4),
+    "Clip without minimum": chain("h = Clip(c, , hi)", {"hi": np.ones((), np.float32)}),
+    "Dropout": chain("h = Dropout(c)", opset=13),
+    "Dropout with mask": chain("h, mask = Dropout(c)", opset=13),
+    "Sub channel constant": chain("h = Sub(k, c)", {"k": positive(7, 1, 8, 1, 1)}),
+    "Div channel constant": chain("h = Div(c, k)", {"k": positive(8, 1, 8, 1, 1)}),
+    "Mul scalar": chain("h = Mul(c, k)", {"k": np.full((), 2, np.float32)}),
+    "Add one value": chain("h = Add(c, k)", {"k": floats(2)}),
+    "Mul spatial constant": chain("h = Mul(c, k)", {"k": (8, 8)}),
+    "Mul full constant": chain("h = Mul(c, k)", {"k": (1, 8, 8, 8)}),
+    "Where constants": chain(
+        "n = Less(c, z) h = Where(n, k, c)", {"z": floats(0), "k": positive(9, 1, 8, 1, 1)}
+    ),
+    "shared small constant": whole(
+        "a = Conv(x, w1, b) r = Relu(a) d = Conv(r, w2, b) s = Relu(d) y = Conv(s, w3)",
+        {"w1": (6, 3, 3, 3), "b": (6,), "w2": (6, 6, 1, 1), "w3": (4, 6, 3, 3)},
+    ),
+    "squeeze and excite": chain(
+        "p = GlobalAveragePool(c) q = Conv(p, w3, b3) r = Relu(q) s = Conv(r, w4, b4)"
+        " t = HardSigmoid(s) h = Mul(c, t)",
+        {"w3": (5, 8, 1, 1), "b3": (5,), "w4": (8, 5, 1, 1), "b4": (8,)},
+    ),
+    "squeeze and excite dense": chain(
+        "p = GlobalAveragePool(c) f = Flatten(p) q = Gemm <transB=1> (f, w3, b3) r = Relu(q)"
+        " s = Gemm <transB=1> (r, w4, b4) t = Sigmoid(s) u = Unsqueeze(t, axes) h = Mul(c, u)",
+        {"w3": (5, 8), "b3": (5,), "w4": (8, 5), "b4": (8,), "axes": ints(2, 3)},
+    ),
+    "residual": chain(
+        "r = Relu(c) d = Conv <pads=[1,1,1,1]> (r, w3, b3) e = Relu(d)"
+        " f = Conv <pads=[1,1,1,1]> (e, w4, b4) g = Add(f, r) h = Relu(g)",
+        {"w3": (6, 8, 3, 3), "b3": (6,), "w4": (8, 6, 3, 3), "b4": (8,)},
+    ),
+    "residual with projection": chain(
+        "r = Relu(c) d = Conv(r, w3) e = Conv(r, w4) g = Add(d, e) h = Relu(g)",
+        {"w3": (8, 8, 1, 1), "w4": (8, 8, 1, 1)},
+    ),
+}
+
+# --- linear maps --------------------------------------------------------------------------------
+
+MICRO_MODELS |= {
+    "Conv": chain("h = Relu(c)"),
+    "Conv without bias": whole(
+        "a = Conv(x, w1) h = Relu(a) y = Conv(h, w2)", {"w1": (8, 3, 3, 3), "w2": (4, 8, 3, 3)}
+    ),
+    "Conv empty bias": whole(
+        "a = Conv(x, w1, ) h = Relu(a) y = Conv(h, w2, )",
+        {"w1": (8, 3, 3, 3), "w2": (4, 8, 3, 3)},
+    ),
+    "Conv 1-d": whole(
+        "a = Conv <strides=[2]> (x, w1, b1) h = Relu(a) y = Conv <dilations=[2]> (h, w2)",
+        {"w1": (8, 3, 3), "b1": (8,), "w2": (4, 8, 3)},
+        inputs="float[N,3,16] x",
+        outputs="float[N,4,L] y",
+    ),
+    "Conv 3-d": whole(
+        "a = Conv <pads=[1,1,1,1,1,1]> (x, w1, b1) h = Relu(a) y = Conv <strides=[2,1,1]> (h, w2)",
+        {"w1": (6, 2, 3, 3, 3), "b1": (6,), "w2": (3, 6, 2, 2, 2)},
+        inputs="float[N,2,5,5,5] x",
+        outputs="float[N,3,A,B,C] y",
+    ),
+    "Conv strides, dilations and uneven pads": whole(
+        "a = Conv <strides=[2,1], pads=[0,1,2,3]> (x, w1, b1) h = Relu(a)"
+        " y = Conv <dilations=[1,2], pads=[1,0,0,2]> (h, w2)",
+        {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (4, 8, 3, 3)},
+    ),
+    "Conv SAME_UPPER": whole(
+        'a = Conv <auto_pad="SAME_UPPER", strides=[2,2]> (x, w1, b1) h = Relu(a)'
+        ' y = Conv <auto_pad="SAME_UPPER", dilations=[2,1]> (h, w2)',
+        {"w1": (8, 3, 4, 3), "b1": (8,), "w2": (4, 8, 3, 2)},
+        inputs="float[N,3,9,8] x",
+    ),
+    "Conv SAME_LOWER": whole(
+        'a = Conv <auto_pad="SAME_LOWER"> (x, w1, b1) h = Relu(a)'
+        ' y = Conv <auto_pad="SAME_LOWER", strides=[3,2]> (h, w2)',
+        {"w1": (8, 3, 4, 3), "b1": (8,), "w2": (4, 8, 3, 2)},
+        inputs="float[N,3,9,8] x",
+    ),
+    "Conv VALID": whole(
+        'a = Conv <auto_pad="VALID"> (x, w1, b1) h = Relu(a) y = Conv <auto_pad="VALID"> (h, w2)',
+        {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (4, 8, 3, 3)},
+    ),
+    "Conv SAME_UPPER strided, dynamic size": whole(
+        'a = Conv <auto_pad="SAME_UPPER", strides=[2,2]> (x, w1, b1) h = Relu(a)'
+        ' y = Conv <auto_pad="SAME_UPPER", strides=[2,2]> (h, w2)',
+        {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (4, 8, 3, 3)},
+        inputs="float[N,3,H,W] x",
+    ),
+    "Conv dynamic height and width": whole(
+        "a = Conv <pads=[1,1,1,1]> (x, w1, b1) r = Relu(a) p = MaxPool <kernel_shape=[2,2]> (r)"
+        " d = Conv(p, w2) q = GlobalAveragePool(d) y = Flatten(q)",
+        {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (5, 8, 3, 3)},
+        inputs="float[N,3,H,W] x",
+        outputs=SCORES,
+    ),
+    "Conv grouped": chain(
+        "r = Relu(c) d = Conv <group=2> (r, w3, b3) h = Relu(d)",
+        {"w3": (8, 4, 1, 1), "b3": (8,)},
+    ),
+    "Conv grouped chain": whole(
+        "a = Conv(x, w1, b1) r = Relu(a) d = Conv <group=4> (r, w3) e = Relu(d)"
+        " f = Conv <group=2> (e, w4, b4) h = Relu(f) y = Conv(h, w2)",
+        {
+            "w1": (8, 3, 3, 3),
+            "b1": (8,),
+            "w3": (16, 2, 3, 3),
+            "w4": (6, 8, 1, 1),
+            "b4": (6,),
+            "w2": (4, 6, 1, 1),
+        },
+    ),
+    "Conv grouped reading a Concat": whole(
+        "a = Conv(x, w1) b = Conv(x, w3) k = Concat <axis=1> (a, b) h = Conv <group=2> (k, w4)"
+        " y = Conv(h, w2)",
+        {
+            "w1": (6, 3, 3, 3),
+            "w3": (6, 3, 3, 3),
+            "w4": (4, 6, 1, 1),
+            "w2": (4, 4, 1, 1),
+        },
+    ),
+    "Conv grouped beside a Slice": whole(
+        "a = Conv(x, w1) k = Conv <group=2> (a, w3) s = Slice(a, start, end, axes)"
+        " t = Conv(s, w4) u = Conv(k, w2) y = Add(t, u)",
+        {
+            "w1": (8, 3, 3, 3),
+            "w3": (4, 4, 1, 1),
+            "w4": (4, 2, 1, 1),
+            "w2": (4, 4, 1, 1),
+            "start": ints(0),
+            "end": ints(2),
+            "axes": ints(1),
+        },
+    ),
+    "Conv depthwise": chain(
+        "r = Relu(c) d = Conv <group=8, pads=[1,1,1,1]> (r, w3, b3) h = Relu(d)",
+        {"w3": (8, 1, 3, 3), "b3": (8,)},
+    ),
+    "Conv depthwise, multiplier 2": whole(
+        "a = Conv(x, w1, b1) r = Relu(a) d = Conv <group=8> (r, w3, b3) h = Relu(d)"
+        " y = Conv(h, w2)",
+        {"w1": (8, 3, 3, 3), "b1": (8,), "w3": (16, 1, 3, 3), "b3": (16,), "w2": (4, 16, 1, 1)},
+    ),
+    "Gemm": whole(
+        "a = Gemm(x, w1, b1) h = Relu(a) y = Gemm(h, w2, b2)",
+        {"w1": (6, 9), "b1": (9,), "w2": (9, 5), "b2": (5,)},
+        inputs="float[N,6] x",
+        outputs=SCORES,
+    ),
+    "Gemm transposed": whole(
+        "a = Gemm <transB=1> (x, w1, b1) h = Relu(a) y = Gemm <transB=1> (h, w2, b2)",
+        {"w1": (9, 6), "b1": (9,), "w2": (5, 9), "b2": (5,)},
+        inputs="float[N,6] x",
+        outputs=SCORES,
+    ),
+    "Gemm alpha and beta": whole(
+        "a = Gemm <alpha=0.5, beta=2.0> (x, w1, b1) h = Relu(a)"
+        " y = Gemm <alpha=3.0, transB=1> (h, w2, b2)",
+        {"w1": (6, 9), "b1": (1, 9), "w2": (5, 9), "b2": (5,)},
+        inputs="float[N,6] x",
+        outputs=SCORES,
+    ),
+    "Gemm scalar bias": whole(
+        "a = Gemm(x, w1, b1) h = Relu(a) y = Gemm(h, w2, b2)",
+        {"w1": (6, 9), "b1": np.full((), 0.3, np.float32), "w2": (9, 5), "b2": floats(0.7)},
+        inputs="float[N,6] x",
+        outputs=SCORES,
+    ),
+    "Gemm without bias": whole(
+        "a = Gemm <beta=0.5> (x, w1) h = Relu(a) y = Gemm <alpha=0.5> (h, w2)",
+        {"w1": (6, 9), "w2": (9, 5)},
+        inputs="float[N,6] x",
+        outputs=SCORES,
+    ),
+    "MatMul": whole(
+        "a = MatMul(x, w1) h = Relu(a) y = MatMul(h, w2)",
+        {"w1": (6, 9), "w2": (9, 5)},
+        inputs="float[N,6] x",
+        outputs=SCORES,
+    ),
+    "MatMul rank 3": whole(
+        "a = MatMul(x, w1) h = Relu(a) y = MatMul(h, w2)",
+        {"w1": (6, 9), "w2": (9, 5)},
+        inputs="float[N,T,6] x",
+        outputs="float[N,T,5] y",
+    ),
+    "MatMul and bias": whole(
+        "a = MatMul(x, w1) b = Add(b1, a) h = Relu(b) d = MatMul(h, w2) y = Add(d, b2)",
+        {"w1": (6, 9), "b1": (9,), "w2": (9, 5), "b2": (5,)},
+        inputs="float[N,7,6] x",
+        outputs="float[N,7,5] y",
+    ),
+}
+
+# --- normalisation ------------------------------------------------------------------------------
+
+NORM: dict[str, Weight] = {
+    "s": positive(10, 8),
+    "t": (8,),
+    "m": (8,),
+    "v": positive(11, 8),
+}
+
+MICRO_MODELS |= {
+    "BatchNormalization folded": chain("n = BatchNormalization(c, s, t, m, v) h = Relu(n)", NORM),
+    "BatchNormalization": chain(
+        "r = Relu(c) n = BatchNormalization <epsilon=0.01> (r, s, t, m, v) h = Relu(n)", NORM
+    ),
+    "BatchNormalization after Add": chain(
+        "d = Conv <pads=[1,1,1,1]> (x, w3) a = Add(c, d) n = BatchNormalization(a, s, t, m, v)"
+        " h = Relu(n)",
+        NORM | {"w3": (8, 3, 3, 3)},
+    ),
+    "BatchNormalization after Concat": whole(
+        "a = Conv(x, w1) b = Conv(x, w3) k = Concat <axis=1> (a, b)"
+        " n = BatchNormalization(k, s, t, m, v) h = Relu(n) y = Conv(h, w2)",
+        NORM | {"w1": (5, 3, 3, 3), "w3": (3, 3, 3, 3), "w2": (4, 8, 1, 1)},
+    ),
+    "BatchNormalization after Gemm": whole(
+        "a = Gemm <alpha=0.5, beta=2.0> (x, w1, b1) n = BatchNormalization(a, s, t, m, v)"
+        " h = Relu(n) y = Gemm(h, w2)",
+        NORM | {"w1": (6, 8), "b1": (1, 8), "w2": (8, 5)},
+        inputs="float[N,6] x",
+        outputs=SCORES,
+    ),
+    "BatchNormalization folded into depthwise": chain(
+        "d = Conv <group=8> (c, w3) h = BatchNormalization(d, s, t, m, v)",
+        NORM | {"w3": (8, 1, 1, 1)},
+    ),
+}
+
+# --- pooling and reductions ---------------------------------------------------------------------
+
+POOLED: dict[str, Weight] = {"w1": (8, 3, 3, 3), "b1": (8,), "w3": (8, 5), "b3": (5,)}
+
+
+def reduced(nodes: str, weights: dict[str, Weight] | None = None, opset: int = 17) -> Builder:
+    """Conv 3 -> 8, the nodes under test from ``c`` to ``h`` of shape [N, 8], Gemm 8 -> 5."""
+    return whole(
+        f"{CONV_IN} {nodes} y = Gemm(h, w3, b3)",
+        POOLED | (weights or {}),
+        outputs=SCORES,
+        opset=opset,
+    )
+
+
+MICRO_MODELS |= {
+    "MaxPool": chain("h = MaxPool <kernel_shape=[2,2], strides=[2,2]> (c)"),
+    "MaxPool SAME_UPPER": chain('h = MaxPool <kernel_shape=[3,3], auto_pad="SAME_UPPER"> (c)'),
+    "AveragePool": chain("h = AveragePool <kernel_shape=[3,3], pads=[1,1,1,1]> (c)"),
+    "LpPool": chain("h = LpPool <kernel_shape=[2,2]> (c)"),
+    "GlobalAveragePool": reduced("p = GlobalAveragePool(c) h = Flatten(p)"),
+    "GlobalMaxPool": reduced("p = GlobalMaxPool(c) h = Flatten(p)"),
+    "GlobalLpPool": reduced("p = GlobalLpPool <p=2> (c) h = Flatten(p)"),
+    "ReduceMean input axes": reduced(
+        "h = ReduceMean <keepdims=0> (c, axes)", {"axes": ints(-1, 2)}, opset=18
+    ),
+    "ReduceMean kept dims": chain("m = ReduceMean <axes=[2,3], keepdims=1> (c) h = Sub(c, m)"),
+    "ReduceMean over time": whole(
+        "a = MatMul(x, w1) h = ReduceMean <axes=[1], keepdims=0> (a) y = Gemm(h, w2)",
+        {"w1": (6, 8), "w2": (8, 5)},
+        inputs="float[N,7,6] x",
+        outputs=SCORES,
+    ),
+    "ReduceSum no-op": chain("h = ReduceSum <noop_with_empty_axes=1> (c)", opset=13),
+}
+MICRO_MODELS |= {
+    op: reduced(
+        f"a = Sigmoid(c) h = {op} <keepdims=0> (a, axes)"
+        if op == "ReduceSum"
+        else f"a = Sigmoid(c) h = {op} <axes=[2,3], keepdims=0> (a)",
+        {"axes": ints(2, 3)} if op == "ReduceSum" else None,
+        opset=13,
+    )
+    for op in REDUCTIONS
+}
+
+# --- joining and taking apart -------------------------------------------------------------------
+
+TWO: dict[str, Weight] = {"w1": (5, 3, 3, 3), "w3": (7, 3, 3, 3)}
+C2F: dict[str, Weight] = {
+    "w1": (8, 3, 3, 3),
+    "w3": (4, 4, 3, 3),
+    "w2": (4, 12, 1, 1),
+}
+
+
+def c2f(split: str, weights: dict[str, Weight] | None = None, opset: int = 17) -> Builder:
+    """Half of the channels passes a convolution, and all of them are joined again."""
+    return whole(
+        f"c = Conv(x, w1) {split} d = Conv <pads=[1,1,1,1]> (q, w3) e = Relu(d)"
+        " h = Concat <axis=1> (p, q, e) y = Conv(h, w2)",
+        C2F | (weights or {}),
+        opset=opset,
+    )
+
+
+MICRO_MODELS |= {
+    "Concat": whole(
+        "a = Conv(x, w1) b = Conv(x, w3) k = Concat <axis=1> (a, b) r = Relu(k)"
+        " d = Conv(r, w2) s = Sigmoid(k) e = Conv(s, w4) y = Add(d, e)",
+        TWO | {"w2": (4, 12, 1, 1), "w4": (4, 12, 1, 1)},
+    ),
+    "Concat negative axis": whole(
+        "a = Conv(x, w1) b = Conv(x, w3) k = Concat <axis=-3> (a, b) y = Conv(k, w2)",
+        TWO | {"w2": (4, 12, 1, 1)},
+    ),
+    "Concat of one branch twice": chain(
+        "k = Concat <axis=1> (c, c) h = Conv(k, w3)", {"w3": (8, 16, 1, 1)}
+    ),
+    "Concat along height": chain("h = Concat <axis=2> (c, c)"),
+    "Concat with a constant": whole(
+        "a = Gemm(x, w1) s = Relu(a) g = ReduceSum <keepdims=1> (x, one) z = Mul(g, zeros)"
+        " k = Concat <axis=1> (s, z) y = Gemm(k, w2)",
+        {"w1": (6, 8), "one": ints(1), "zeros": floats(1, 2, 3), "w2": (11, 5)},
+        inputs="float[N,6] x",
+        outputs=SCORES,
+    ),
+    "Concat with the input": whole(
+        "a = Conv <pads=[1,1,1,1]> (x, w1) k = Concat <axis=1> (a, x) y = Conv(k, w2)",
+        {"w1": (5, 3, 3, 3), "w2": (4, 8, 1, 1)},
+    ),
+    "dense block": whole(
+        "a = Conv(x, w1) r = Relu(a) b = Conv <pads=[1,1,1,1]> (r, w3) k = Concat <axis=1> (a, b)"
+        " s = Relu(k) d = Conv <pads=[1,1,1,1]> (s, w4) l = Concat <axis=1> (k, d) h = Relu(l)"
+        " y = Conv(h, w2)",
+        {"w1": (6, 3, 3, 3), "w3": (4, 6, 3, 3), "w4": (4, 10, 3, 3), "w2": (4, 14, 1, 1)},
+    ),
+    "Split": c2f("p, q = Split <axis=1> (c, sizes)", {"sizes": ints(4, 4)}),
+    "Split unequal": c2f(
+        "p, q = Split <axis=-3> (c, sizes)", {"sizes": ints(2, 6), "w3": (6, 6, 3, 3), "w2": (4, 14, 1, 1)}
+    ),
+    "Split implied": c2f("p, q = Split <axis=1> (c)"),
+    "Split attribute": c2f("p, q = Split <axis=1, split=[4,4]> (c)", opset=11),
+    "Split implied, opset 11": c2f("p, q = Split <axis=1> (c)", opset=11),
+    "Split num_outputs": c2f("p, q = Split <axis=1, num_outputs=2> (c)", opset=18),
+    "Split num_outputs uneven": whole(
+        "c = Conv(x, w1) p, q, r = Split <axis=1, num_outputs=3> (c) d = Conv(p, w2)"
+        " e = Conv(q, w3) f = Conv(r, w4) y = Sum(d, e, f)",
+        {"w1": (8, 3, 3, 3), "w2": (4, 3, 1, 1), "w3": (4, 3, 1, 1), "w4": (4, 2, 1, 1)},
+        opset=18,
+    ),
+    "Split over space": whole(
+        "c = Conv <pads=[1,1,1,1]> (x, w1) p, q = Split <axis=3> (c, sizes) h = Add(p, q)"
+        " y = Conv(h, w2)",
+        {"w1": (8, 3, 3, 3), "sizes": ints(4, 4), "w2": (4, 8, 1, 1)},
+    ),
+    "Slice": whole(
+        "c = Conv(x, w1) p = Slice(c, start, end, axes) d = Conv(p, w3) e = Conv(c, w2)"
+        " y = Add(d, e)",
+        {
+            "w1": (8, 3, 3, 3),
+            "w3": (4, 3, 1, 1),
+            "w2": (4, 8, 1, 1),
+            "start": ints(2),
+            "end": ints(5),
+            "axes": ints(1),
+        },
+    ),
+    "Slice negative bounds": whole(
+        "c = Conv(x, w1) p = Slice(c, start, end, axes, steps) d = Conv(p, w3) e = Conv(c, w2)"
+        " y = Add(d, e)",
+        {
+            "w1": (8, 3, 3, 3),
+            "w3": (4, 5, 1, 1),
+            "w2": (4, 8, 1, 1),
+            "start": ints(-6, 0),
+            "end": ints(-1, 2**63 - 1),
+            "axes": ints(-3, 3),
+            "steps": ints(1, 1),
+        },
+    ),
+    "Slice attributes": whole(
+        "c = Conv(x, w1) p = Slice <axes=[1], starts=[4], ends=[9223372036854775807]> (c)"
+        " q = Slice <axes=[1], starts=[0], ends=[-4]> (c) d = Conv(p, w3) e = Conv(q, w2)"
+        " y = Add(d, e)",
+        {"w1": (8, 3, 3, 3), "w3": (4, 4, 1, 1), "w2": (4, 4, 1, 1)},
+        opset=9,
+        ir=4,
+    ),
+    "Slice over space": chain(
+        "h = Slice(c, start, end, axes, steps)",
+        {"start": ints(0, 0), "end": ints(8, 8), "axes": ints(2, 3), "steps": ints(2, 2)},
+    ),
+    "Pad over space": chain(
+        'h = Pad <mode="reflect"> (c, pads)', {"pads": ints(0, 0, 1, 1, 0, 0, 1, 1)}
+    ),
+    "Pad channels": whole(
+        "c = Conv(x, w1) p = Pad(c, pads, value) r = Relu(p) y = Conv(r, w2)",
+        {
+            "w1": (6, 3, 3, 3),
+            "pads": ints(0, 2, 0, 0, 0, 3, 0, 0),
+            "value": np.full((), 0.5, np.float32),
+            "w2": (4, 11, 1, 1),
+        },
+    ),
+    "Pad with axes": whole(
+        "c = Conv(x, w1) p = Pad(c, pads, , axes) r = Relu(p) y = Conv(r, w2)",
+        {"w1": (6, 3, 3, 3), "pads": ints(1, 2), "axes": ints(-3), "w2": (4, 9, 1, 1)},
+        opset=18,
+    ),
+    "padding shortcut": whole(
+        "a = Conv <pads=[1,1,1,1]> (x, w1, b1) r = Relu(a)"
+        " b = Conv <pads=[1,1,1,1], strides=[2,2]> (r, w3) e = Relu(b)"
+        " f = Conv <pads=[1,1,1,1]> (e, w4) t = Slice(r, start, end, axes, steps)"
+        # The widths come from a chain of constants, as exporters write them.
+        " zeros = ConstantOfShape(four) left = Concat <axis=0> (zero, two, zero, zero)"
+        " widths = Concat <axis=0> (left, left) all = Add(widths, zeros8)"
+        " s = Pad(t, all, fill) g = Add(f, s) h = Relu(g) y = Conv(h, w2)",
+        {
+            "w1": (4, 3, 3, 3),
+            "b1": (4,),
+            "w3": (8, 4, 3, 3),
+            "w4": (8, 8, 3, 3),
+            "w2": (4, 8, 1, 1),
+            "start": ints(0, 0),
+            "end": ints(8, 8),
+            "axes": ints(2, 3),
+            "steps": ints(2, 2),
+            "four": ints(4),
+            "zero": ints(0),
+            "two": ints(2),
+            "zeros8": ints(*[0] * 8),
+            "fill": np.zeros((), np.float32),
+        },
+    ),
+    "padding shortcut, opset 9": whole(
+        "a = Conv <pads=[1,1,1,1]> (x, w1, b1) r = Relu(a)"
+        " b = Conv <pads=[1,1,1,1], strides=[2,2]> (r, w3) e = Relu(b)"
+        " f = Conv <pads=[1,1,1,1]> (e, w4)"
+        " t = MaxPool <kernel_shape=[1,1], strides=[2,2]> (r)"
+        " s = Pad <pads=[0,2,0,0,0,2,0,0]> (t) g = Add(f, s) h = Relu(g) y = Conv(h, w2)",
+        {
+            "w1": (4, 3, 3, 3),
+            "b1": (4,),
+            "w3": (8, 4, 3, 3),
+            "w4": (8, 8, 3, 3),
+            "w2": (4, 8, 1, 1),
+        },
+        opset=9,
+        ir=4,
+    ),
+}
+
+# --- rearranging axes ---------------------------------------------------------------------------
+
+WIDE: dict[str, Weight] = {"w1": (6, 3, 3, 3), "b1": (6,), "w3": (5, 6 * 16), "b3": (5,)}
+
+
+def flattened(nodes: str, weights: dict[str, Weight] | None = None, opset: int = 17) -> Builder:
+    """Conv 3 -> 6 on 4 x 4 maps, the nodes under test from ``p`` to ``h`` [N, 96], Gemm."""
+    return whole(
+        "c = Conv <pads=[1,1,1,1], strides=[2,2]> (x, w1, b1) p = Relu(c)"
+        f" {nodes} y = Gemm <transB=1> (h, w3, b3)",
+        WIDE | (weights or {}),
+        outputs=SCORES,
+        opset=opset,
+    )
+
+
+MICRO_MODELS |= {
+    "Flatten": flattened("h = Flatten(p)"),
+    "Flatten negative axis": flattened("h = Flatten <axis=-3> (p)"),
+    "Reshape": flattened("h = Reshape(p, shape)", {"shape": ints(-1, 96)}),
+    "Reshape copied and inferred": flattened("h = Reshape(p, shape)", {"shape": ints(0, -1)}),
+    "Reshape from the input's shape": flattened(
+        "s = Shape(p) n = Gather <axis=0> (s, zero) u = Unsqueeze(n, axes)"
+        " shape = Concat <axis=0> (u, rest) h = Reshape(p, shape)",
+        {"zero": np.zeros((), np.int64), "axes": ints(0), "rest": ints(96)},
+    ),
+    "Reshape attribute": flattened("h = Reshape(p, shape)", {"shape": ints(0, 96)}, opset=7),
+    "Reshape channels last": flattened(
+        "t = Transpose <perm=[0,2,3,1]> (p) h = Reshape(t, shape)", {"shape": ints(0, -1)}
+    ),
+    "Reshape in two steps": flattened(
+        "q = Reshape(p, maps) r = Relu(q) h = Reshape(r, flat)",
+        {"maps": ints(0, 6, 16), "flat": ints(-1, 96)},
+    ),
+    "Reshape with dynamic size": whole(
+        "c = Conv(x, w1) q = Reshape(c, shape) m = ReduceMean <axes=[2], keepdims=0> (q)"
+        " y = Gemm(m, w3)",
+        {"w1": (8, 3, 3, 3), "shape": ints(0, 0, -1), "w3": (8, 5)},
+        inputs="float[N,3,H,W] x",
+        outputs=SCORES,
+    ),
+    "Reshape and back": chain(
+        "q = Reshape(c, flat) r = Relu(q) h = Reshape(r, maps)",
+        {"flat": ints(0, 8, -1), "maps": ints(0, 8, 8, 8)},
+    ),
+    "Squeeze": reduced("p = GlobalAveragePool(c) h = Squeeze(p, axes)", {"axes": ints(2, 3)}),
+    "Squeeze attribute": reduced(
+        "p = GlobalAveragePool(c) h = Squeeze <axes=[2,3]> (p)", opset=11
+    ),
+    "Unsqueeze": whole(
+        "a = Gemm(x, w1) u = Unsqueeze(a, axes) h = Relu(u) y = Conv(h, w2)",
+        {"w1": (6, 8), "axes": ints(2, -1), "w2": (4, 8, 1, 1)},
+        inputs="float[N,6] x",
+    ),
+    "Unsqueeze attribute": whole(
+        "a = Gemm(x, w1, b1) u = Unsqueeze <axes=[2]> (a) h = Relu(u) y = Conv(h, w2)",
+        {"w1": (6, 8), "b1": (8,), "axes": ints(2, -1), "w2": (4, 8, 1)},
+        inputs="float[N,6] x",
+        outputs="float[N,4,L] y",
+        opset=11,
+    ),
+    "Transpose": whole(
+        "c = Conv(x, w1) t = Transpose <perm=[0,2,3,1]> (c) r = Relu(t) y = MatMul(r, w2)",
+        {"w1": (8, 3, 3, 3), "w2": (8, 5)},
+        outputs="float[N,HY,WY,5] y",
+    ),
+    "Transpose there and back": chain(
+        "t = Transpose <perm=[0,2,3,1]> (c) d = MatMul(t, w3) e = Add(d, b3) r = Relu(e)"
+        " f = MatMul(r, w4) h = Transpose <perm=[0,3,1,2]> (f)",
+        {"w3": (8, 10), "b3": (10,), "w4": (10, 8)},
+    ),
+    "Transpose reversed": whole(
+        "a = MatMul(x, w1) t = Transpose(a) r = Relu(t) u = Transpose(r) y = MatMul(u, w2)",
+        {"w1": (6, 8), "w2": (8, 5)},
+        inputs="float[N,6] x",
+        outputs=SCORES,
+    ),
+}
+
+# --- resizing -----------------------------------------------------------------------------------
+
+MICRO_MODELS |= {
+    "Resize": chain("h = Resize(c, , scales)", {"scales": floats(1, 1, 2, 2)}),
+    "Resize linear": chain(
+        'h = Resize <mode="linear"> (c, , scales)', {"scales": floats(1, 1, 0.5, 1.5)}
+    ),
+    "Resize sizes": whole(
+        'c = Conv <pads=[1,1,1,1]> (x, w1) h = Resize <mode="linear"> (c, , , sizes)'
+        " y = Conv(h, w2)",
+        {"w1": (8, 3, 3, 3), "sizes": ints(1, 8, 12, 12), "w2": (4, 8, 1, 1)},
+        inputs="float[1,3,8,8] x",
+        outputs="float[1,4,HY,WY] y",
+    ),
+    "Resize sizes of some axes": chain(
+        "h = Resize <axes=[2,3]> (c, , , sizes)", {"sizes": ints(12, 12)}, opset=18
+    ),
+    "Upsample": chain("h = Upsample(c, scales)", {"scales": floats(1, 1, 2, 2)}, opset=9, ir=4),
+    "Upsample attribute": chain("h = Upsample <scales=[1.0,1.0,2.0,2.0]> (c)", opset=7, ir=4),
+}

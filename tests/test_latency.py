@@ -1,0 +1,51 @@
+"""Interleaved timing."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import parser
+
+from onnxprune import latency
+from onnxprune.latency import MIN_RUNS, interleaved_latency
+
+
+def _product(size: int) -> bytes:
+    model = parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 13]>
+        g (float[N,{size}] x) => (float[N,{size}] y) {{ y = MatMul(x, w) }}"""
+    )
+    weight = np.full((size, size), 1 / size, np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    return model.SerializeToString()
+
+
+def test_runs_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[bytes] = []
+
+    class Recorder:
+        def __init__(self, model: bytes, **_: object) -> None:
+            self._model = model
+
+        def run(self, feed: object) -> None:
+            order.append(self._model)
+
+    monkeypatch.setattr(latency, "Session", Recorder)
+    results = interleaved_latency([b"A", b"B"], {}, runs=7, warmup=2)
+    assert order == [b"A", b"B"] * 9
+    assert [result.runs for result in results] == [7, 7]
+
+
+def test_times_are_plausible() -> None:
+    feed = {"x": np.ones((64, 512), np.float32)}
+    (result,) = interleaved_latency([_product(512)], feed, runs=11, warmup=2)
+    assert result.runs == 11
+    assert 0.01 < result.median <= result.p90 < 1000  # 34 MFLOP, in milliseconds
+
+
+def test_budget_stops_early_but_not_too_early() -> None:
+    feed = {"x": np.ones((1, 8), np.float32)}
+    models = [_product(8)] * 2
+    results = interleaved_latency(models, feed, runs=1000, warmup=0, budget_seconds=0.0)
+    assert [result.runs for result in results] == [MIN_RUNS, MIN_RUNS]
