@@ -142,7 +142,7 @@ def prunable_groups(network: Network, options: Options) -> list[ChannelGroup]:
         UnsupportedModelError: there are none; the message says why.
     """
     wide = [group for group in network.groups if group.size > group.part_count]
-    chosen = [g for g in wide if options.selects((g.name, *g.producers, *g.consumers))]
+    chosen = [g for g in wide if options.selects((g.name, *g.producers))]
     if chosen:
         return chosen
     if wide:

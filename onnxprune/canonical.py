@@ -1,8 +1,9 @@
 """The canonical form: one way of writing what exporters write in many.
 
-Functions inlined, constants folded, BatchNormalization folded into the linear map before it,
-every node named, every constant owned by one reader, Gemm without scale factors, paddings
-explicit. The canonical model computes the same function, and every later stage starts from it.
+Functions inlined, constants and shape arithmetic folded, BatchNormalization folded into the
+linear map before it, every node named, every small constant owned by one reader, Gemm without
+scale factors, paddings and the sizes of a Split explicit. The canonical model computes the same
+function, and every later stage starts from it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import onnx_graphsurgeon as gs
 from onnxprune.arrays import Array
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.model import export_graph, import_graph, infer_shapes
+from onnxprune.shape_values import resolve_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +34,26 @@ QUANTIZED_OPS = frozenset(
         "QuantizeLinear",
     }
 )
-# Folding these would write out what the file holds as a recipe.
-GROWING_OPS = frozenset({"Expand", "Tile", "Range", "RandomNormal", "RandomUniform"})
+# Folding these would write out what the file holds as a recipe, or freeze a random draw.
+KEPT_OPS = frozenset(
+    {
+        "Bernoulli",
+        "Expand",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+        "Range",
+        "Tile",
+    }
+)
+SPLIT_SIZES_ARE_AN_INPUT = 13
+"""First opset in which the sizes of a Split are an input, not an attribute."""
+OLDEST_OPSET = 7
+"""Below, elementwise operators broadcast in another way; onnxruntime starts here as well."""
+FOLDING_ROUNDS = 4
+"""Folded extents let more shapes be inferred, and those let more extents be folded."""
 SHARED_CONSTANT_LIMIT = 1 << 16
 """Elements up to which a constant read by several nodes is given to each as its own copy."""
 
@@ -42,13 +62,14 @@ def canonicalise(model: onnx.ModelProto, *, fold_batchnorm: bool = True) -> onnx
     """The canonical form of a model; the argument is left as it is.
 
     Raises:
-        UnsupportedModelError: the model is quantised.
+        UnsupportedModelError: the model is quantised, or of an opset below 7.
     """
-    refuse_quantised(model)
+    _refuse_old(model)
     inlined = onnx.inliner.inline_local_functions(model) if model.functions else model
-    graph = import_graph(infer_shapes(inlined))
-    graph.toposort()
-    _fold_constants(graph)
+    refuse_quantised(inlined)
+    graph = _fold_constants(_plain_constants(inlined))
+    _drop_unread_outputs(graph)
+    opset = onnx_opset(model)
     _name_nodes(graph)
     _own_constants(graph)
     if fold_batchnorm:
@@ -58,8 +79,26 @@ def canonicalise(model: onnx.ModelProto, *, fold_batchnorm: bool = True) -> onnx
             _plain_gemm(node)
         elif node.op in ("Conv", "ConvTranspose"):
             _explicit_pads(node)
+        elif node.op == "Split":
+            _explicit_split(node, opset)
     graph.cleanup()
     return export_graph(graph, model)
+
+
+def onnx_opset(model: onnx.ModelProto) -> int:
+    """The version of the standard operators a model asks for; 1 where it does not say."""
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    return max(versions, default=1)
+
+
+def _refuse_old(model: onnx.ModelProto) -> None:
+    opset = onnx_opset(model)
+    standard = any(node.domain in ("", "ai.onnx") for node in model.graph.node)
+    if standard and opset < OLDEST_OPSET:
+        raise UnsupportedModelError(
+            f"the model uses opset {opset}, the oldest supported is {OLDEST_OPSET}: convert it "
+            "with onnx.version_converter.convert_version first"
+        )
 
 
 def refuse_quantised(model: onnx.ModelProto) -> None:
@@ -72,14 +111,81 @@ def refuse_quantised(model: onnx.ModelProto) -> None:
         )
 
 
-def _fold_constants(graph: gs.Graph) -> None:
+def _plain_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the model whose Constant nodes all hold a dense tensor.
+
+    graphsurgeon reads ``value_float`` as float64 and drops sparse values.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in copy.graph.node:
+        if node.op_type != "Constant" or len(node.attribute) != 1:
+            continue
+        attribute = node.attribute[0]
+        values = onnx.helper.get_attribute_value(attribute)
+        if attribute.name in ("value_float", "value_floats"):
+            tensor = onnx.numpy_helper.from_array(np.array(values, np.float32))
+        elif attribute.name in ("value_int", "value_ints"):
+            tensor = onnx.numpy_helper.from_array(np.array(values, np.int64))
+        elif attribute.name == "sparse_value":
+            tensor = _dense(values)
+        else:
+            continue
+        node.attribute[0].CopyFrom(onnx.helper.make_attribute("value", tensor))
+    for sparse in copy.graph.sparse_initializer:
+        copy.graph.initializer.append(_dense(sparse))
+    del copy.graph.sparse_initializer[:]
+    return copy
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
+    """Indices are flat, or one row of coordinates per value."""
+    values = onnx.numpy_helper.to_array(sparse.values)
+    places = onnx.numpy_helper.to_array(sparse.indices)
+    dense = np.zeros(tuple(sparse.dims), values.dtype)
+    if places.ndim == 1:
+        dense.reshape(-1)[places] = values
+    else:
+        dense[tuple(places.T)] = values
+    return onnx.numpy_helper.from_array(dense, sparse.values.name)
+
+
+def _fold_constants(model: onnx.ModelProto) -> gs.Graph:
+    """The model's graph, topologically sorted, without arithmetic on constants."""
+    for _ in range(FOLDING_ROUNDS):
+        graph = import_graph(infer_shapes(model))
+        graph.toposort()
+        before = len(graph.nodes)
+        _fold_once(graph)
+        resolve_shapes(graph)
+        _fold_once(graph)
+        if len(graph.nodes) == before or not any(node.op == "Shape" for node in graph.nodes):
+            break
+        model = export_graph(graph, model)
+    return graph
+
+
+def _fold_once(graph: gs.Graph) -> None:
     # Subgraphs stay as they are: their nodes are never pruned and folding may flatten an If.
+    # graphsurgeon's folding of shapes may turn float arithmetic on extents into integer
+    # arithmetic, which rounds differently.
     graph.fold_constants(
+        fold_shapes=False,
         recurse_subgraphs=False,
         flatten_subgraphs=False,
-        should_exclude_node=lambda node: node.op in GROWING_OPS,
+        should_exclude_node=lambda node: node.op in KEPT_OPS,
     )
     graph.cleanup()
+
+
+def _drop_unread_outputs(graph: gs.Graph) -> None:
+    """Remove the mask of a Dropout and the indices of a MaxPool where nothing reads them."""
+    outputs = {id(tensor) for tensor in graph.outputs}
+    for node in graph.nodes:
+        if node.op in ("Dropout", "MaxPool") and len(node.outputs) == 2:
+            second = node.outputs[1]
+            if not second.outputs and id(second) not in outputs:
+                node.outputs.pop()
 
 
 def _name_nodes(graph: gs.Graph) -> None:
@@ -139,7 +245,7 @@ def _fold_batchnorm(graph: gs.Graph) -> None:
         if linear is None or not _absorbs_batchnorm(linear, outputs):
             continue
         parameters = [t.values for t in norm.inputs[1:5] if isinstance(t, gs.Constant)]
-        if len(parameters) < 4 or len(norm.outputs) != 1:
+        if len(parameters) < 4 or len(norm.outputs) != 1 or parameters[0].ndim != 1:
             continue
         _absorb(linear, parameters, norm.attrs.get("epsilon", 1e-5), names)
         linear.outputs = [norm.outputs[0]]
@@ -152,6 +258,8 @@ def _absorbs_batchnorm(linear: gs.Node, outputs: set[int]) -> bool:
     if linear.op not in ("Conv", "Gemm"):
         return False
     constants = linear.inputs[1:]
+    if len(constants) > 1 and linear.op == "Gemm" and not _is_row(constants[1]):
+        return False
     return (
         len(linear.outputs[0].outputs) == 1
         and id(linear.outputs[0]) not in outputs
@@ -185,6 +293,12 @@ def _absorb(
         linear.inputs.append(constant)
 
 
+def _is_row(bias: gs.Tensor) -> bool:
+    """Whether the C of a Gemm is the same for every sample: a scalar, [M] or [1, M]."""
+    last = bias.shape[-1] if bias.shape else 1
+    return isinstance(bias, gs.Constant) and bool(bias.values.size == last)
+
+
 def _plain_gemm(node: gs.Node) -> None:
     """Move alpha and beta of a Gemm with constant weights into them; bias as a vector."""
     weight = node.inputs[1]
@@ -194,14 +308,32 @@ def _plain_gemm(node: gs.Node) -> None:
     if alpha != 1.0:
         weight.values = (weight.values * alpha).astype(weight.values.dtype)
         node.attrs["alpha"] = 1.0
-    if len(node.inputs) < 3 or not isinstance(node.inputs[2], gs.Constant):
-        return
-    bias = node.inputs[2]
-    outputs = weight.values.shape[0 if node.attrs.get("transB", 0) else 1]
-    if bias.values.size in (1, outputs):
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is None or bias.is_empty():
+        node.attrs["beta"] = 1.0
+    elif _is_row(bias) and len(bias.outputs) == 1:
+        outputs = weight.values.shape[0 if node.attrs.get("transB", 0) else 1]
         values = bias.values.reshape(-1) * beta
         bias.values = np.broadcast_to(values, (outputs,)).astype(bias.values.dtype)
         node.attrs["beta"] = 1.0
+
+
+def _explicit_split(node: gs.Node, opset: int) -> None:
+    """Spell out the sizes of a Split that were implied by its number of outputs."""
+    given = "split" in node.attrs or (len(node.inputs) > 1 and not node.inputs[1].is_empty())
+    if given or any(y.shape is None for y in node.outputs):
+        return
+    axis = node.attrs.get("axis", 0)
+    sizes = [y.shape[axis] for y in node.outputs]
+    if not all(isinstance(size, int) for size in sizes):
+        return
+    node.attrs.pop("num_outputs", None)
+    if opset < SPLIT_SIZES_ARE_AN_INPUT:
+        node.attrs["split"] = sizes
+    else:
+        while len(node.inputs) > 1:  # an empty optional input
+            node.inputs.pop()
+        node.inputs.append(gs.Constant(f"{node.name}.split", np.array(sizes, np.int64)))
 
 
 def _explicit_pads(node: gs.Node) -> None:

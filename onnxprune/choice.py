@@ -12,7 +12,7 @@ from onnxprune.arrays import Array
 from onnxprune.errors import TargetError
 from onnxprune.executor import Executor
 from onnxprune.options import Options
-from onnxprune.sensitivity import measure_sensitivity, try_counts
+from onnxprune.sensitivity import LEVELS, measure_sensitivity, try_counts
 from onnxprune.study import Batches, Study
 from onnxprune.trials import TrialNetwork
 
@@ -84,7 +84,7 @@ def choose(
 
 def _affordable(tune: Batches, study: Study) -> Batches:
     """As many tuning samples as the budget of trials allows."""
-    trials = max(1, 2 * len(study.groups))
+    trials = max(1, len(LEVELS) * len(study.groups))
     budget = TRIAL_PASSES * len(tune.samples) // trials
     count = max(MIN_TRIAL_SAMPLES, budget)
     extent = tune.samples.batch_extent or 1

@@ -155,6 +155,8 @@ class AxisCounter:
         grouped = self._shared.get((id(tensor), axis))
         if grouped is not None:
             whole = self.count(grouped.node.inputs[0], grouped.x_axis)
+            if not whole.constant and not whole.slopes.any():  # an input of unknown extent
+                return self.fixed(float(tensor.shape[axis]))
             return Count(whole.constant / grouped.groups, whole.slopes / grouped.groups)
         channels = self._network.channels(tensor, axis)
         owners = self._group_of[channels[channels != FROZEN]]

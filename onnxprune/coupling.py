@@ -48,7 +48,8 @@ class Coupling:
         self.touched.add(key)
         self._live.setdefault(id(tensor), set()).add(axis)
         if key not in self._slots:
-            extent = tensor.shape[axis] if tensor.shape is not None else None
+            known = tensor.shape is not None and axis < len(tensor.shape)
+            extent = tensor.shape[axis] if known else None
             size = extent if isinstance(extent, int) and extent > 0 else 0
             self._slots[key] = np.arange(self._count, self._count + size, dtype=np.int64)
             self._tensors[id(tensor)] = tensor

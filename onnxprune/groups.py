@@ -144,7 +144,7 @@ def _tensors_of(node: gs.Node) -> Iterator[gs.Tensor]:
     yield from node.inputs
     yield from node.outputs
     for subgraph in node.subgraphs(recursive=True):
-        yield from subgraph.tensors().values()
+        yield from subgraph.tensors().values()  # its outputs included
 
 
 def _left_out(node: gs.Node, tensor: gs.Tensor, axis: int) -> str:
@@ -178,50 +178,75 @@ def _network(
         number[cell.channels] = np.arange(total, total + cell.channels.size)
         group_of[cell.channels] = index
         total += cell.channels.size
-    channel_of = {
-        (id(tensor), axis): number[components.label[slots]] for tensor, axis, slots in facts.axes()
-    }
-    makers: list[list[str]] = [[] for _ in cells]
-    readers: list[list[str]] = [[] for _ in cells]
-    frozen = []
-    for linear_map in facts.producers:
-        channels = components.label[facts.axis(linear_map.node.outputs[0], linear_map.y_axis)]
-        for index in np.unique(group_of[channels]):
-            if index != FROZEN:
-                makers[index].append(linear_map.name)
-        blocked = channels[group_of[channels] == FROZEN]
-        if blocked.size or not channels.size:
-            frozen.append(_frozen_channels(linear_map, blocked, channels.size, reasons))
-    for linear_map in facts.consumers:
-        channels = components.label[facts.axis(linear_map.node.inputs[0], linear_map.x_axis)]
-        for index in np.unique(group_of[channels]):
-            if index != FROZEN:
-                readers[index].append(linear_map.name)
-    groups = []
-    names: Counter[str] = Counter()
-    for index, cell in enumerate(cells):
-        base = makers[index][0]
-        names[base] += 1
-        name = base if names[base] == 1 else f"{base}#{names[base]}"
-        groups.append(
-            ChannelGroup(
-                name, number[cell.channels], cell.parts, tuple(makers[index]), tuple(readers[index])
-            )
+    label = components.label
+    channel_of = {(id(tensor), axis): number[label[slots]] for tensor, axis, slots in facts.axes()}
+    made = {m.name: label[facts.axis(m.node.outputs[0], m.y_axis)] for m in facts.producers}
+    read = {m.name: label[facts.axis(m.node.inputs[0], m.x_axis)] for m in facts.consumers}
+    makers = _maps_by_group(made, group_of, len(cells))
+    readers = _maps_by_group(read, group_of, len(cells))
+    groups = [
+        ChannelGroup(name, number[cell.channels], cell.parts, tuple(producers), tuple(consumers))
+        for name, cell, producers, consumers in zip(
+            _group_names(makers), cells, makers, readers, strict=True
         )
+    ]
+    frozen = [
+        _frozen_channels(name, channels[group_of[channels] == FROZEN], channels.size, reasons)
+        for name, channels in made.items()
+        if not channels.size or FROZEN in group_of[channels]
+    ]
     return Network(
         graph,
         tuple(groups),
-        tuple(frozen),
+        (*frozen, *_unexplained(graph, set(made))),
         {m.name: m for m in facts.producers},
         {m.name: m for m in facts.consumers},
         channel_of,
     )
 
 
+def _maps_by_group(
+    channels_of: dict[str, IndexArray], group_of: IndexArray, count: int
+) -> list[list[str]]:
+    """For every group, the names of the linear maps that have some of its channels."""
+    names: list[list[str]] = [[] for _ in range(count)]
+    for name, channels in channels_of.items():
+        for index in np.unique(group_of[channels]):
+            if index != FROZEN:
+                names[index].append(name)
+    return names
+
+
+def _group_names(makers: list[list[str]]) -> list[str]:
+    """A group is called after the first node that makes it; later ones get a number."""
+    taken: Counter[str] = Counter()
+    names = []
+    for producers in makers:
+        base = producers[0]
+        taken[base] += 1
+        names.append(base if taken[base] == 1 else f"{base}#{taken[base]}")
+    return names
+
+
+def _unexplained(graph: gs.Graph, known: set[str]) -> Iterator[FrozenChannels]:
+    """Nodes with weights that no rule made a producer of, and why."""
+    for node in graph.nodes:
+        weights = [t for t in node.inputs if isinstance(t, gs.Constant) and len(t.shape) > 1]
+        if node.name in known or not weights:
+            continue
+        if find_rule(node) is None:
+            reason = f"no channel rule for {node.op} ('{node.name}')"
+        elif node.op in ("Conv", "Gemm", "MatMul"):
+            reason = "its weights are shared or not constant, or a shape is not known"
+        else:
+            continue
+        yield FrozenChannels(node.name, 0, 0, reason)
+
+
 def _frozen_channels(
-    linear_map: LinearMap, blocked: IndexArray, size: int, reasons: dict[int, str]
+    producer: str, blocked: IndexArray, size: int, reasons: dict[int, str]
 ) -> FrozenChannels:
     if not size:
-        return FrozenChannels(linear_map.name, 0, 0, "its number of channels is not known")
+        return FrozenChannels(producer, 0, 0, "its number of channels is not known")
     counted = Counter(reasons.get(int(c), "nothing known") for c in blocked)
-    return FrozenChannels(linear_map.name, int(blocked.size), size, counted.most_common(1)[0][0])
+    return FrozenChannels(producer, int(blocked.size), size, counted.most_common(1)[0][0])

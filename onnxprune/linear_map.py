@@ -94,7 +94,8 @@ class LinearMap:
     @property
     def bias(self) -> gs.Constant | None:
         """The bias tensor b; None where there is none, and for a MatMul, which has no slot."""
-        return self.node.inputs[2] if len(self.node.inputs) > 2 else None
+        present = len(self.node.inputs) > 2 and isinstance(self.node.inputs[2], gs.Constant)
+        return self.node.inputs[2] if present else None
 
     @property
     def taps(self) -> int:

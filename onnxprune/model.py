@@ -20,6 +20,19 @@ from onnxprune.errors import OnnxPruneError, UnsupportedModelError
 G_LOGGER.severity = G_LOGGER.CRITICAL
 logger = logging.getLogger(__name__)
 
+NO_NAMES = frozenset({"", "?", "None"})
+"""Names of extents that say nothing: two of them need not be equal."""
+DROPPED_ATTRIBUTES = frozenset(
+    {
+        onnx.AttributeProto.GRAPHS,
+        onnx.AttributeProto.SPARSE_TENSOR,
+        onnx.AttributeProto.SPARSE_TENSORS,
+        onnx.AttributeProto.TENSORS,
+        onnx.AttributeProto.TYPE_PROTO,
+        onnx.AttributeProto.TYPE_PROTOS,
+    }
+)
+"""Kinds of attributes that graphsurgeon does not import."""
 PROTOBUF_LIMIT = 2**31 - 2**20
 """Serialised bytes from which a model has to keep its weights in a file of their own."""
 
@@ -79,8 +92,15 @@ def infer_shapes(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelP
 
 
 def import_graph(model: onnx.ModelProto) -> gs.Graph:
-    """The model as a graphsurgeon graph, weights loaded lazily."""
-    return gs.import_onnx(model)
+    """The model as a graphsurgeon graph, weights loaded lazily.
+
+    Extents without a real name become None: exporters write "?" for several unequal ones.
+    """
+    graph = gs.import_onnx(model)
+    for tensor in graph.tensors().values():
+        if isinstance(tensor, gs.Variable) and tensor.shape is not None:
+            tensor.shape = [None if d in NO_NAMES else d for d in tensor.shape]
+    return graph
 
 
 def export_graph(graph: gs.Graph, like: onnx.ModelProto) -> onnx.ModelProto:
@@ -96,7 +116,10 @@ def export_graph(graph: gs.Graph, like: onnx.ModelProto) -> onnx.ModelProto:
     _restore_interface(model, like)
     _restore_node_notes(model, like)
     del model.graph.value_info[:]
-    return infer_shapes(model)
+    inferred = infer_shapes(model)
+    del inferred.graph.output[:]  # inference writes out extents that the original leaves open
+    inferred.graph.output.extend(like.graph.output)
+    return inferred
 
 
 def _header(like: onnx.ModelProto) -> onnx.ModelProto:
@@ -134,16 +157,19 @@ def _restore_interface(model: onnx.ModelProto, like: onnx.ModelProto) -> None:
 
 
 def _restore_node_notes(model: onnx.ModelProto, like: onnx.ModelProto) -> None:
-    """Bring back the nodes' doc strings and metadata, matched by their first output."""
-    notes = {
-        node.output[0]: node
-        for node in like.graph.node
-        if node.output and (node.doc_string or node.metadata_props)
-    }
+    """Bring back the nodes' doc strings, metadata and attributes of kinds that are dropped.
+
+    Nodes are matched by their first output.
+    """
+    originals = {node.output[0]: node for node in like.graph.node if node.output}
     for node in model.graph.node:
-        if node.output and (note := notes.get(node.output[0])) is not None:
-            node.doc_string = note.doc_string
-            node.metadata_props.extend(note.metadata_props)
+        original = originals.get(node.output[0]) if node.output else None
+        if original is None or original.op_type != node.op_type:
+            continue
+        if original.doc_string:
+            node.doc_string = original.doc_string
+        node.metadata_props.extend(original.metadata_props)
+        node.attribute.extend(a for a in original.attribute if a.type in DROPPED_ATTRIBUTES)
 
 
 @contextmanager

@@ -21,8 +21,10 @@ class Options:
         allocation: name of an allocation.
         recovery: whether consumers are refitted; without, they are only sliced.
         align: channel counts are multiples of this; "auto" stays in onnxruntime's fast layout.
-        include: regular expression; only groups with a node whose name it finds are cut.
-        exclude: regular expression; groups with a node whose name it finds stay whole.
+        include: regular expression; only groups whose name, or the name of a node that
+            makes their channels, it finds are cut.
+        exclude: regular expression; groups whose name, or the name of a node that makes their
+            channels, it finds stay whole.
         provider: onnxruntime provider: "cpu", "cuda" or "tensorrt".
         num_samples: calibration samples used; None for all.
         batch: samples per batch, where the model leaves that open.
@@ -68,7 +70,7 @@ class Options:
         return self.criterion
 
     def selects(self, names: tuple[str, ...]) -> bool:
-        """Whether a group made and read by nodes of these names may be cut."""
+        """Whether a group made by nodes of these names may be cut."""
         included = self.include is None or any(re.search(self.include, n) for n in names)
         excluded = self.exclude is not None and any(re.search(self.exclude, n) for n in names)
         return included and not excluded

@@ -54,13 +54,14 @@ def merge_balanced(
 ) -> list[Cell]:
     """Merge cells that share a balanced axis, and give every channel its part.
 
-    Several partitions of one set are refined into their common parts, which satisfies them all.
+    Several partitions of one set are refined into their common parts, which satisfies them all;
+    the cells themselves count as a partition, so that none of them can lose its last channel.
     A set whose parts differ in size, or that shares a balanced axis with frozen channels, is
     frozen as well: its channels are left out and added to ``reasons``.
     """
     home = {int(channel): index for index, cell in enumerate(cells) for channel in cell}
     parent = np.arange(len(cells))
-    part_key: dict[int, tuple[int, ...]] = {}
+    part_key: dict[int, tuple[int, ...]] = {c: (index,) for c, index in home.items()}
     spoilt: dict[int, str] = {}
     for channels, parts in components.balanced:
         numbers = np.arange(channels.size) * parts // channels.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -59,8 +60,10 @@ def digest(model: onnx.ModelProto) -> str:
         state.update(node.SerializeToString(deterministic=True))
     for value in (*model.graph.input, *model.graph.output):
         state.update(value.SerializeToString(deterministic=True))
+    for function in model.functions:
+        state.update(function.SerializeToString(deterministic=True))
     for tensor in model.graph.initializer:
-        state.update(tensor.name.encode())
+        state.update(f"{tensor.name} {tensor.data_type} {list(tensor.dims)}".encode())
         state.update(onnx.numpy_helper.to_array(tensor).tobytes())
     return state.hexdigest()
 
@@ -73,6 +76,9 @@ def kept_channels(network: Network, plan: Plan) -> Array:
     """
     groups = {group.name: group for group in network.groups}
     alive = np.ones(sum(group.size for group in network.groups), np.bool_)
+    repeated = [name for name, count in Counter(e.group for e in plan.edits).items() if count > 1]
+    if repeated:
+        raise PlanMismatchError(f"the plan cuts group '{repeated[0]}' twice; merge its edits")
     for edit in plan.edits:
         group = groups.get(edit.group)
         if group is None or group.size != edit.size:
@@ -100,7 +106,8 @@ class Cut:
     def mask(self, tensor: gs.Tensor, axis: int) -> Array:
         """Which indices of an axis survive, shape (extent,), bool."""
         channels = self._network.channels(tensor, axis)
-        mask: Array = (channels == FROZEN) | self._alive[channels]
+        mask: Array = channels == FROZEN
+        mask[~mask] = self._alive[channels[~mask]]
         return mask
 
     def entries(self, tensor: gs.Tensor, axis: int) -> IndexArray:

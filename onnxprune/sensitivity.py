@@ -19,7 +19,7 @@ from onnxprune.refit import padded, refit
 from onnxprune.study import Study
 from onnxprune.trials import TrialNetwork
 
-LEVELS = (0.75, 0.4)
+LEVELS = (0.75, 0.4, 0.15)
 """Fractions of a group kept in its trials."""
 
 

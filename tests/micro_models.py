@@ -134,7 +134,10 @@ def _binary(op: str) -> Builder:
 MICRO_MODELS |= {op: _unary(op) for op in UNARY}
 MICRO_MODELS |= {op: _binary(op) for op in BROADCAST}
 MICRO_MODELS |= {
-    "Clip": chain("h = Clip(c, lo, hi)", {"lo": floats(0)[0:1].reshape(()), "hi": np.float32(6)[()] * np.ones((), np.float32)}),
+    "Clip": chain(
+        "h = Clip(c, lo, hi)",
+        {"lo": floats(0)[0:1].reshape(()), "hi": np.float32(6)[()] * np.ones((), np.float32)},
+    ),
     "Clip attributes": chain("h = Clip <min = 0.0, max = 6.0> (c)", opset=9, ir=4),
     "Clip without minimum": chain("h = Clip(c, , hi)", {"hi": np.ones((), np.float32)}),
     "Dropout": chain("h = Dropout(c)", opset=13),
@@ -465,7 +468,8 @@ MICRO_MODELS |= {
     ),
     "Split": c2f("p, q = Split <axis=1> (c, sizes)", {"sizes": ints(4, 4)}),
     "Split unequal": c2f(
-        "p, q = Split <axis=-3> (c, sizes)", {"sizes": ints(2, 6), "w3": (6, 6, 3, 3), "w2": (4, 14, 1, 1)}
+        "p, q = Split <axis=-3> (c, sizes)",
+        {"sizes": ints(2, 6), "w3": (6, 6, 3, 3), "w2": (4, 14, 1, 1)},
     ),
     "Split implied": c2f("p, q = Split <axis=1> (c)"),
     "Split attribute": c2f("p, q = Split <axis=1, split=[4,4]> (c)", opset=11),
@@ -541,8 +545,9 @@ MICRO_MODELS |= {
         " b = Conv <pads=[1,1,1,1], strides=[2,2]> (r, w3) e = Relu(b)"
         " f = Conv <pads=[1,1,1,1]> (e, w4) t = Slice(r, start, end, axes, steps)"
         # The widths come from a chain of constants, as exporters write them.
-        " zeros = ConstantOfShape(four) left = Concat <axis=0> (zero, two, zero, zero)"
-        " widths = Concat <axis=0> (left, left) all = Add(widths, zeros8)"
+        " none = ConstantOfShape <value = int64[1] {0}> (four) left = Concat <axis=0> (zero, two, zero, zero)"
+        " widths = Concat <axis=0> (left, left) both = Concat <axis=0> (none, none)"
+        " all = Add(widths, both)"
         " s = Pad(t, all, fill) g = Add(f, s) h = Relu(g) y = Conv(h, w2)",
         {
             "w1": (4, 3, 3, 3),
@@ -557,7 +562,6 @@ MICRO_MODELS |= {
             "four": ints(4),
             "zero": ints(0),
             "two": ints(2),
-            "zeros8": ints(*[0] * 8),
             "fill": np.zeros((), np.float32),
         },
     ),
@@ -625,9 +629,7 @@ MICRO_MODELS |= {
         {"flat": ints(0, 8, -1), "maps": ints(0, 8, 8, 8)},
     ),
     "Squeeze": reduced("p = GlobalAveragePool(c) h = Squeeze(p, axes)", {"axes": ints(2, 3)}),
-    "Squeeze attribute": reduced(
-        "p = GlobalAveragePool(c) h = Squeeze <axes=[2,3]> (p)", opset=11
-    ),
+    "Squeeze attribute": reduced("p = GlobalAveragePool(c) h = Squeeze <axes=[2,3]> (p)", opset=11),
     "Unsqueeze": whole(
         "a = Gemm(x, w1) u = Unsqueeze(a, axes) h = Relu(u) y = Conv(h, w2)",
         {"w1": (6, 8), "axes": ints(2, -1), "w2": (4, 8, 1, 1)},

@@ -92,8 +92,9 @@ def clip(node: gs.Node, facts: Facts) -> None:
 def dropout(node: gs.Node, facts: Facts) -> None:
     """Every axis passes through, to the mask as well."""
     for output in node.outputs:
-        for axis in facts.live(node.inputs[0]):
-            facts.couple(facts.axis(node.inputs[0], axis), facts.axis(output, axis))
+        if not output.is_empty():
+            for axis in facts.live(node.inputs[0]):
+                facts.couple(facts.axis(node.inputs[0], axis), facts.axis(output, axis))
 
 
 @rule(*BROADCAST)
@@ -103,6 +104,8 @@ def broadcast(node: gs.Node, facts: Facts) -> None:
     if y.shape is None or any(t.shape is None for t in node.inputs):
         return
     rank = len(y.shape)
+    if any(len(tensor.shape) > rank for tensor in node.inputs):
+        return  # the model declares a wrong shape for y
     carried = {axis + rank - len(t.shape) for t in node.inputs for axis in facts.live(t)}
     for axis in sorted(carried):
         made = facts.axis(y, axis)

@@ -35,7 +35,8 @@ def split(node: gs.Node, facts: Facts) -> None:
     if x.shape is None or any(y.shape is None for y in node.outputs):
         return
     cut = node.attrs.get("axis", 0) % len(x.shape)
-    if len(node.inputs) > 1 and not isinstance(node.inputs[1], gs.Constant):
+    spelt_out = len(node.inputs) > 1 and isinstance(node.inputs[1], gs.Constant)
+    if not spelt_out and "split" not in node.attrs:
         return
     for axis in facts.live(x):
         slots = facts.axis(x, axis)
@@ -49,18 +50,16 @@ def split(node: gs.Node, facts: Facts) -> None:
 @fixup("Split")
 def split_sizes(node: gs.Node, kept: Kept) -> None:
     """The sizes become the counts that survive in each output."""
+    if node.inputs[0].shape is None:
+        return
     axis = node.attrs.get("axis", 0) % len(node.inputs[0].shape)
     if not kept.is_cut(node.inputs[0], axis):
         return
     sizes = [int(kept.entries(y, axis).size) for y in node.outputs]
     if "split" in node.attrs:
         node.attrs["split"] = sizes
-    elif len(node.inputs) > 1:
+    else:
         node.inputs[1].values = np.array(sizes, np.int64)
-    elif len(set(sizes)) > 1:
-        # Equal parts were implied; unequal ones have to be spelt out.
-        node.attrs.pop("num_outputs", None)
-        node.inputs.append(gs.Constant(f"{node.name}.split", np.array(sizes, np.int64)))
 
 
 @rule("Slice")

@@ -16,6 +16,8 @@ def convolution(node: gs.Node, facts: Facts) -> None:
     x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
     if not _owned(weight) or x.shape is None or len(x.shape) < 3:
         return
+    if len(node.inputs) > 2 and not (node.inputs[2].is_empty() or _owned(node.inputs[2])):
+        return
     rows = facts.axis(weight, 0)
     made = facts.axis(y, 1)
     facts.couple(rows, made)
@@ -43,7 +45,7 @@ def convolution(node: gs.Node, facts: Facts) -> None:
 def convolution_group(node: gs.Node, kept: Kept) -> None:
     """A depthwise convolution has as many groups as input channels."""
     groups = node.attrs.get("group", 1)
-    if groups > 1 and node.inputs[1].values.shape[1] == 1:
+    if groups > 1 and kept.is_cut(node.inputs[0], 1) and node.inputs[1].shape[1] == 1:
         node.attrs["group"] = int(kept.entries(node.inputs[0], 1).size)
 
 
@@ -54,9 +56,10 @@ def gemm(node: gs.Node, facts: Facts) -> None:
     plain = node.attrs.get("alpha", 1.0) == 1.0 and node.attrs.get("beta", 1.0) == 1.0
     if not _owned(weight) or node.attrs.get("transA", 0) or not plain:
         return
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is not None and not (_owned(bias) and len(bias.shape) == 1):
-        return
+    if len(node.inputs) > 2 and not node.inputs[2].is_empty():
+        bias = node.inputs[2]
+        if not _owned(bias) or len(bias.shape) != 1:
+            return
     out_axis = 0 if node.attrs.get("transB", 0) else 1
     facts.couple(facts.axis(weight, out_axis), facts.axis(y, 1))
     facts.couple(facts.axis(weight, 1 - out_axis), facts.axis(x, 1))

@@ -23,10 +23,12 @@ REDUCTIONS = (
 @rule("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool")
 def pool(node: gs.Node, facts: Facts) -> None:
     """Y[:, c] depends on X[:, c]; only spatial positions are mixed."""
-    for output in node.outputs:
-        for axis in facts.live(node.inputs[0]):
-            if axis < 2:
-                facts.couple(facts.axis(node.inputs[0], axis), facts.axis(output, axis))
+    x, y = node.inputs[0], node.outputs[0]
+    if any(not output.is_empty() for output in node.outputs[1:]):
+        return  # the indices of a MaxPool count through all channels
+    for axis in facts.live(x):
+        if axis < 2:
+            facts.couple(facts.axis(x, axis), facts.axis(y, axis))
 
 
 @rule(*REDUCTIONS)

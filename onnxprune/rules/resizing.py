@@ -9,15 +9,34 @@ from onnxprune.rules.registry import Facts, Kept, fixup, rule
 
 @rule("Resize", "Upsample")
 def resize(node: gs.Node, facts: Facts) -> None:
-    """An axis that keeps its extent passes through."""
+    """An axis whose scale is 1, or whose size is spelt out and stays, passes through."""
     x, y = node.inputs[0], node.outputs[0]
     if x.shape is None or y.shape is None:
         return
     if node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
         return
+    if node.attrs.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        return
     for axis in facts.live(x):
-        if isinstance(x.shape[axis], int) and x.shape[axis] == y.shape[axis]:
+        if _stays(node, axis):
             facts.couple(facts.axis(x, axis), facts.axis(y, axis))
+
+
+def _stays(node: gs.Node, axis: int) -> bool:
+    """Whether an axis is certainly copied."""
+    rank = len(node.inputs[0].shape)
+    axes = [int(a) % rank for a in node.attrs.get("axes", range(rank))]
+    if axis not in axes:
+        return True
+    place = axes.index(axis)
+    if "scales" in node.attrs:
+        return bool(node.attrs["scales"][place] == 1)
+    if len(node.inputs) > 3 and not node.inputs[3].is_empty():
+        sizes, extent = node.inputs[3], node.inputs[0].shape[axis]
+        return isinstance(sizes, gs.Constant) and bool(sizes.values[place] == extent)
+    # Resize 10 and Upsample 9 have the scales second, later ones third.
+    scales = node.inputs[2 if len(node.inputs) > 2 else 1]
+    return isinstance(scales, gs.Constant) and bool(scales.values[place] == 1)
 
 
 @fixup("Resize")

@@ -33,6 +33,9 @@ def regroup(node: gs.Node, facts: Facts) -> None:
     x, y = node.inputs[0], node.outputs[0]
     if x.shape is None or y.shape is None:
         return
+    computed = len(node.inputs) > 1 and not isinstance(node.inputs[1], gs.Constant)
+    if node.op == "Reshape" and computed:
+        return  # nobody could correct such a shape
     live = set(facts.live(x))
     for sources, targets in match_axes(list(x.shape), list(y.shape)):
         carrying = [axis for axis in sources if axis in live]
@@ -74,30 +77,42 @@ def _surviving_shape(node: gs.Node, shape: list[int], kept: Kept) -> list[int]:
 
 
 def match_axes(source: list[Any], target: list[Any]) -> list[Block]:
-    """Blocks of axes with equal products, from the right, as far as extents are known numbers.
+    """Blocks of axes with equal products, as far as extents are known.
+
+    Matched from the right as far as possible, then the rest from the left: one extent nobody
+    knows in between does no harm. Equal names stand for equal extents, None for an unknown one.
 
     Returns pairs (source axes, target axes), each sorted. An axis in no block is not accounted
     for.
     """
+    blocks = _match_from_right(source, target)
+    i = min((block[0][0] for block in blocks), default=len(source))
+    j = min((block[1][0] for block in blocks), default=len(target))
+    mirrored = _match_from_right(source[:i][::-1], target[:j][::-1])
+    turned = [
+        (sorted(i - 1 - axis for axis in left), sorted(j - 1 - axis for axis in right))
+        for left, right in mirrored
+    ]
+    return blocks + turned
+
+
+def _match_from_right(source: list[Any], target: list[Any]) -> list[Block]:
     blocks: list[Block] = []
     i, j = len(source), len(target)
-    while i > 0 and j > 0:
+    while i > 0 and j > 0 and source[i - 1] is not None and target[j - 1] is not None:
         left, right = [i - 1], [j - 1]
         a, b = source[i - 1], target[j - 1]
         while a != b:
             if not isinstance(a, int) or not isinstance(b, int):
                 return blocks
+            axes, extents = (left, source) if a < b else (right, target)
+            position = axes[-1] - 1
+            if position < 0 or not isinstance(extents[position], int):
+                return blocks
+            axes.append(position)
             if a < b:
-                position = left[-1] - 1
-                if position < 0 or not isinstance(source[position], int):
-                    return blocks
-                left.append(position)
                 a *= source[position]
             else:
-                position = right[-1] - 1
-                if position < 0 or not isinstance(target[position], int):
-                    return blocks
-                right.append(position)
                 b *= target[position]
         i, j = left[-1], right[-1]
         blocks.append((left[::-1], right[::-1]))
