@@ -11,6 +11,8 @@ import math
 from typing import Literal
 
 import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from onnxprune.arrays import IndexArray
 from onnxprune.groups import ChannelGroup, Network
@@ -47,12 +49,13 @@ def allowed_counts(
         fits = _fits_layout(group, network, counts, block or block_size())
     else:
         fits = counts % align == 0
-    return counts[fits | (counts == group.size)]
+    chosen: IndexArray = counts[fits | (counts == group.size)]
+    return chosen
 
 
 def _fits_layout(
     group: ChannelGroup, network: Network, counts: IndexArray, block: int
-) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+) -> NDArray[np.bool_]:
     fits = np.ones(counts.size, np.bool_)
     for name in {*group.consumers, *group.producers}:
         linear_map = network.consumers.get(name) or network.producers[name]
@@ -67,15 +70,13 @@ def _fits_layout(
     return fits
 
 
-def _convolution_axes(linear_map: LinearMap) -> list[tuple[object, int]]:
+def _convolution_axes(linear_map: LinearMap) -> list[tuple[gs.Tensor, int]]:
     """The axes whose extents decide about a convolution's layout."""
     x, y = linear_map.node.inputs[0], linear_map.node.outputs[0]
     return [(x, 1), (y, 1)] if linear_map.groups > 1 else [(x, 1)]
 
 
-def _in_layout(
-    linear_map: LinearMap, total: IndexArray, block: int
-) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def _in_layout(linear_map: LinearMap, total: IndexArray, block: int) -> NDArray[np.bool_]:
     """Whether counts keep a convolution in the layout; all do where it was not in it."""
     if linear_map.groups == 1:
         fits = (total < block) | (total % 4 == 0)

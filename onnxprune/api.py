@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from onnxprune.allocation import Bound
 from onnxprune.arrays import Feed
 from onnxprune.calibration import (
     Calibration,
@@ -46,6 +48,7 @@ from onnxprune.target import Target, bounds_of
 from onnxprune.validation import check_file
 
 DEFAULT_OPTIONS = Options()
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ def prune(
     network = find_groups(canonical)
     groups = prunable_groups(network, options)
     samples = open_samples(original, calibration, options)
+    logger.info("%s", samples.summary())
     parts = split(len(samples), options.seed, batch_extent=samples.batch_extent or 1)
     executor: Executor = InProcess(options.progress)
 
@@ -117,7 +121,8 @@ def prune(
     known = study(canonical, network, groups, samples, parts, options, executor)
     bounds = bounds_of(targets, cost, known.sizes, known.places, parameter_count(original))
     tune = Batches(samples, parts.tune, options.batch)
-    choice = choose(known, bounds, cost.macs, tune, options, executor)
+    macs = Bound("macs", cost.macs, 0.0, float(cost.macs(known.sizes)))
+    choice = choose(known, bounds, tune, options, executor, macs)
     keeps = known.keeps(choice.counts)
     edits = [Keep(g.name, tuple(keeps[g.name].tolist()), g.size) for g in groups if g.name in keeps]
     plan = Plan(digest(original), tuple(edits))
@@ -135,6 +140,27 @@ def prune(
     return Result(pruned, plan, weights, report, original, sample, options)
 
 
+def apply_plan(
+    model: str | Path, plan: Plan, output: str | Path, weights: Weights | None = None
+) -> None:
+    """Cut a model as a saved plan says and write it; no samples are needed.
+
+    Args:
+        model: path of the model the plan was made for.
+        plan: what to cut.
+        output: where the pruned model goes; it appears only if it is valid and loads.
+        weights: recovered weights; None for slices of the model's own.
+
+    Raises:
+        PlanMismatchError: plan or weights belong to another model.
+        ValidationError: the result is not sound.
+    """
+    original = load(model)
+    pruned = apply(original, plan, weights or Weights({}))
+    with pending(pruned, Path(output)) as temporary:
+        check_file(temporary, original)
+
+
 def prunable_groups(network: Network, options: Options) -> list[ChannelGroup]:
     """The groups of a network that the options let be cut.
 
@@ -148,7 +174,7 @@ def prunable_groups(network: Network, options: Options) -> list[ChannelGroup]:
     if wide:
         names = ", ".join(group.name for group in wide[:5])
         raise UnsupportedModelError(
-            f"--include and --exclude leave no channel group to prune; there are for example {names}"
+            f"--include and --exclude leave no channel group to prune, of {names}, ..."
         )
     reasons = "; ".join(f"'{f.producer}': {f.reason}" for f in network.frozen[:5])
     raise UnsupportedModelError(

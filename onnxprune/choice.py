@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune.allocation import ALLOCATIONS, Bound, GroupChoice, PowerLaw
+from onnxprune.allocation import ALLOCATIONS, Bound, Costs, GroupChoice, PowerLaw
 from onnxprune.arrays import Array
 from onnxprune.errors import TargetError
 from onnxprune.executor import Executor
@@ -45,51 +45,62 @@ class Choice:
 def choose(
     study: Study,
     bounds: Sequence[Bound],
-    macs: Callable[[Array], Array],
     tune: Batches,
     options: Options,
     executor: Executor,
+    macs: Bound,
 ) -> Choice:
     """Kept counts for all groups of a study.
 
     Args:
         study: the network and its rankings.
         bounds: the targets; none for the largest pruning that is safe.
-        macs: MACs as a function of all groups' counts, for the search without targets.
         tune: samples for trials.
         options: settings.
         executor: where trials run.
+        macs: a bound on MACs, whose limit is searched where there are no targets.
 
     Raises:
         TargetError: the targets cannot be reached, or nothing can be pruned safely.
     """
-    laws: dict[str, PowerLaw] = {}
-    trials = None
-    if options.allocation == "sensitivity" or not bounds:
-        trials = TrialNetwork(study.canonical, _affordable(tune, study), executor, options.provider)
-    if options.allocation == "sensitivity" and trials is not None:
-        laws = measure_sensitivity(study, trials, progress=options.progress)
+    measured = options.allocation == "sensitivity"
+    if not measured and bounds:
+        return Choice(allocate(study, bounds, options.allocation, {}), {})
+    trials = trial_network(study, tune, options, executor)
+    laws = measure_sensitivity(study, trials, progress=options.progress) if measured else {}
+    if bounds:
+        return Choice(allocate(study, bounds, options.allocation, laws), laws)
+
+    def within(fraction: float) -> dict[str, int]:
+        limit = replace(macs, limit=fraction * macs.full)
+        return allocate(study, [limit], options.allocation, laws)
+
+    return Choice(_largest_safe(study, trials, within), laws)
+
+
+def allocate(
+    study: Study, bounds: Sequence[Bound], allocation: str, laws: Mapping[str, PowerLaw]
+) -> dict[str, int]:
+    """Group name -> kept count under the bounds.
+
+    Raises:
+        TargetError: the bounds cannot be reached.
+    """
     choices = [_group_choice(study, group.name, laws) for group in study.groups]
-    embed = _embedding(study)
-
-    def allocate(limits: Sequence[Bound]) -> dict[str, int]:
-        inner = [Bound(b.name, _restricted(b.cost, embed), b.limit, b.full) for b in limits]
-        counts = ALLOCATIONS[options.allocation].allocate(choices, inner)
-        return {group.name: int(n) for group, n in zip(study.groups, counts, strict=True)}
-
-    if trials is None or bounds:
-        return Choice(allocate(bounds), laws)
-    return Choice(_largest_safe(study, trials, allocate, macs), laws)
+    inner = [replace(bound, cost=_of_selected(study, bound.cost)) for bound in bounds]
+    counts = ALLOCATIONS[allocation].allocate(choices, inner)
+    return {group.name: int(n) for group, n in zip(study.groups, counts, strict=True)}
 
 
-def _affordable(tune: Batches, study: Study) -> Batches:
-    """As many tuning samples as the budget of trials allows."""
-    trials = max(1, len(LEVELS) * len(study.groups))
-    budget = TRIAL_PASSES * len(tune.samples) // trials
-    count = max(MIN_TRIAL_SAMPLES, budget)
+def trial_network(
+    study: Study, tune: Batches, options: Options, executor: Executor
+) -> TrialNetwork:
+    """The network for trials, with as many tuning samples as their budget allows."""
+    trials = len(LEVELS) * len(study.groups)
+    count = max(MIN_TRIAL_SAMPLES, TRIAL_PASSES * len(tune.samples) // trials)
     extent = tune.samples.batch_extent or 1
-    count = -(-count // extent) * extent
-    return Batches(tune.samples, tune.indices[:count], tune.size)
+    subset = replace(tune, indices=tune.indices[: -(-count // extent) * extent])
+    return TrialNetwork(study.canonical, subset, executor, options.provider)
 
 
 def _group_choice(study: Study, name: str, laws: Mapping[str, PowerLaw]) -> GroupChoice:
@@ -99,38 +110,28 @@ def _group_choice(study: Study, name: str, laws: Mapping[str, PowerLaw]) -> Grou
     return GroupChoice(name, allowed, damage, error)
 
 
-def _embedding(study: Study) -> Callable[[Array], Array]:
-    """Counts of the groups that may be cut -> counts of all groups, the others whole."""
+def _of_selected(study: Study, cost: Costs) -> Costs:
+    """A cost as a function of the counts of the groups that may be cut, the others whole."""
     places = study.places
 
-    def embed(counts: Array) -> Array:
-        full = np.broadcast_to(study.sizes, (*counts.shape[:-1], study.sizes.size)).copy()
+    def restricted(counts: Array) -> Array:
+        full = np.tile(study.sizes, (*counts.shape[:-1], 1))
         full[..., places] = counts
-        return full
+        return cost(full)
 
-    return embed
-
-
-def _restricted(
-    cost: Callable[[Array], Array], embed: Callable[[Array], Array]
-) -> Callable[[Array], Array]:
-    return lambda counts: cost(embed(np.asarray(counts)))
+    return restricted
 
 
 def _largest_safe(
-    study: Study,
-    trials: TrialNetwork,
-    allocate: Callable[[Sequence[Bound]], dict[str, int]],
-    macs: Callable[[Array], Array],
+    study: Study, trials: TrialNetwork, within: Callable[[float], dict[str, int]]
 ) -> dict[str, int]:
-    """The smallest fraction of MACs at which all outputs' relative error stays safe."""
-    full = float(macs(study.sizes))
+    """The counts within the smallest fraction of MACs at which all outputs stay safe."""
     best: dict[str, int] | None = None
     low, high = 0.0, 1.0
     for _ in range(SEARCH_STEPS):
         fraction = (low + high) / 2
         try:
-            counts = allocate([Bound("macs", macs, fraction * full, full)])
+            counts = within(fraction)
         except TargetError:
             low = fraction
             continue

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxprune.arrays import Matrix, Vector
+from onnxprune.arrays import Array, Matrix, Vector
 from onnxprune.canonical import concrete
 from onnxprune.groups import FROZEN, Network
 
@@ -38,7 +38,7 @@ class Multilinear:
     constants: Matrix
     slopes: Vector
 
-    def __call__(self, counts: Vector) -> Vector:
+    def __call__(self, counts: Array) -> Vector:
         """The cost at kept counts of shape (..., groups), shape (...)."""
         factors = self.constants + np.einsum(
             "...g,tfg->...tf", np.asarray(counts, np.float64), self.slopes, optimize=True

@@ -232,7 +232,7 @@ def _unexplained(graph: gs.Graph, known: set[str]) -> Iterator[FrozenChannels]:
     """Nodes with weights that no rule made a producer of, and why."""
     for node in graph.nodes:
         weights = [t for t in node.inputs if isinstance(t, gs.Constant) and len(t.shape) > 1]
-        if node.name in known or not weights:
+        if node.name in known or not (weights or node.subgraphs()):
             continue
         if find_rule(node) is None:
             reason = f"no channel rule for {node.op} ('{node.name}')"

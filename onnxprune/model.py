@@ -94,13 +94,18 @@ def infer_shapes(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelP
 def import_graph(model: onnx.ModelProto) -> gs.Graph:
     """The model as a graphsurgeon graph, weights loaded lazily.
 
-    Extents without a real name become None: exporters write "?" for several unequal ones.
+    Extents without a real name become None: exporters write "?" or -1 for several unequal ones.
     """
     graph = gs.import_onnx(model)
     for tensor in graph.tensors().values():
         if isinstance(tensor, gs.Variable) and tensor.shape is not None:
-            tensor.shape = [None if d in NO_NAMES else d for d in tensor.shape]
+            tensor.shape = [_extent(extent) for extent in tensor.shape]
     return graph
+
+
+def _extent(extent: int | str | None) -> int | str | None:
+    negative = isinstance(extent, int) and extent < 0
+    return None if negative or extent in NO_NAMES else extent
 
 
 def export_graph(graph: gs.Graph, like: onnx.ModelProto) -> onnx.ModelProto:

@@ -57,11 +57,8 @@ class Options:
         for number in (self.batch, self.num_samples, self.align):
             if isinstance(number, int) and number < 1:
                 raise ValueError(f"batch, num_samples and align must be at least 1, not {number}")
-        for pattern in (self.include, self.exclude):
-            try:
-                re.compile(pattern or "")
-            except re.error as error:
-                raise ValueError(f"'{pattern}' is not a regular expression: {error}") from error
+        _check_pattern(self.include)
+        _check_pattern(self.exclude)
 
     def make_criterion(self) -> Criterion:
         """The criterion itself."""
@@ -74,3 +71,10 @@ class Options:
         included = self.include is None or any(re.search(self.include, n) for n in names)
         excluded = self.exclude is not None and any(re.search(self.exclude, n) for n in names)
         return included and not excluded
+
+
+def _check_pattern(pattern: str | None) -> None:
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ValueError(f"'{pattern}' is not a regular expression: {error}") from error

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
+import numpy as np
 import onnx
 
-from onnxprune.arrays import Feed
+from onnxprune.arrays import Feed, IndexArray
 from onnxprune.calibration import Split
 from onnxprune.choice import Choice
 from onnxprune.cost import CostModel, parameter_count
@@ -89,9 +90,10 @@ def describe(
     )
 
 
-def _counts(outcome: Outcome) -> list[int]:
+def _counts(outcome: Outcome) -> IndexArray:
     counts = outcome.choice.counts
-    return [counts.get(group.name, group.size) for group in outcome.study.network.groups]
+    groups = outcome.study.network.groups
+    return np.array([counts.get(group.name, group.size) for group in groups], np.int64)
 
 
 def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
@@ -131,10 +133,11 @@ def _group_report(outcome: Outcome, name: str) -> GroupReport:
     )
 
 
-def _recovered(parts: Sequence[Solution]) -> tuple[float, str]:
+def _recovered(parts: Sequence[Solution]) -> tuple[float | None, str]:
     """Mean error over the parts of a consumer on tuning samples, and what was done."""
     labels = ", ".join(dict.fromkeys(solution.label for solution in parts))
-    return sum(solution.tune_error for solution in parts) / len(parts), labels
+    errors = [solution.tune_error for solution in parts if solution.tune_error is not None]
+    return (sum(errors) / len(errors) if errors else None), labels
 
 
 def _frozen(outcome: Outcome) -> list[FrozenReport]:

@@ -49,15 +49,15 @@ class Solution:
     Attributes:
         weight: shape (outputs, kept features), entries of the keep in order, taps inside.
         bias: shape (outputs,).
-        error: squared error over output variance on ``gram``.
+        error: squared error over output variance on ``gram``; None where it was not asked for.
         tune_error: the same on ``tune_gram``.
         label: what was chosen, for reports.
     """
 
     weight: Matrix
     bias: Vector
-    error: float
-    tune_error: float
+    error: float | None
+    tune_error: float | None
     label: str
 
 
@@ -134,7 +134,8 @@ class Equations:
         weight, gram = self.problem.weight, self.problem.gram
         difference = weight.copy()
         difference[:, self.features] -= prior
-        cross = difference @ gram[:, columns]
+        moved = np.flatnonzero(difference.any(axis=0))  # with the slice as prior: dropped ones
+        cross = difference[:, moved] @ gram[np.ix_(moved, columns)]
         if self.problem.cross is not None:
             cross += self.problem.cross[:, columns] - weight @ gram[:, columns]
         own = gram[np.ix_(columns, columns)]
@@ -165,6 +166,28 @@ class NoRecovery:
             for gram in (problem.gram, problem.tune_gram)
         )
         return Solution(weight, bias, error, tune_error, "slice, same bias")
+
+
+@dataclass(frozen=True)
+class FixedRidge:
+    """Least squares with one ridge towards the slice, unmeasured: quick, for trial prunings.
+
+    Attributes:
+        ridge: relative to each feature's variance.
+    """
+
+    ridge: float = 1e-3
+
+    def solve(self, problem: LayerProblem, keep: IndexArray) -> Solution:
+        """Recovers the consumer without choosing anything by its errors."""
+        features = features_of(keep, problem.taps)
+        weight = problem.weight[:, features]
+        system = equations(problem, features)
+        lower = factor(system.moments.correlation, self.ridge)
+        step = solve_right(lower, system.residual(weight)) * system.moments.inverse_scale
+        weight = weight + step
+        label = f"least squares, ridge {self.ridge:.0e}"
+        return Solution(weight, system.bias(weight), None, None, label)
 
 
 @dataclass(frozen=True)

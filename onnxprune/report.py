@@ -47,7 +47,7 @@ class GroupReport:
     keep: Sequence[int]
     error: float
     divergence: float | None
-    consumers: dict[str, tuple[float, str]]
+    consumers: dict[str, tuple[float | None, str]]
 
 
 @dataclass(frozen=True)

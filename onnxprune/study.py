@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,19 +11,18 @@ import onnx
 from onnxprune.alignment import allowed_counts
 from onnxprune.arrays import Array, Feed, IndexArray
 from onnxprune.calibration import Calibration, Split
+from onnxprune.criteria import Criterion
 from onnxprune.executor import Executor
 from onnxprune.groups import ChannelGroup, Network
 from onnxprune.options import Options
 from onnxprune.plan import GroupProblem, LayerProblem, Ranking, keep_of
 from onnxprune.problems import ConsumerView, consumer_views, group_problem, layer_problems
 from onnxprune.progress import shown
-from onnxprune.recovery import RECOVERIES, LeastSquares, Recovery
+from onnxprune.recovery import RECOVERIES, FixedRidge, Recovery
 from onnxprune.statistics import collect
 
-logger = logging.getLogger(__name__)
-
-QUICK_RECOVERY = LeastSquares(ridges=(1e-3,), first=0)
-"""Recovery of trials: one ridge instead of a search; they are many and only compared."""
+QUICK_RECOVERY = FixedRidge()
+"""Recovery of trials: they are many and only compared with each other."""
 
 FEW_ROWS = 5
 """Rows per feature below which the statistics deserve a warning."""
@@ -125,6 +123,31 @@ def study(
     executor: Executor,
 ) -> Study:
     """Collect the statistics of all consumers and rank every group's channels."""
+    views, layers = observe(canonical, network, groups, samples, split, options, executor)
+    criterion = options.make_criterion()
+    return Study(
+        canonical,
+        network,
+        groups,
+        views,
+        layers,
+        rank(network, groups, layers, criterion, progress=options.progress),
+        {group.name: allowed_counts(group, network, options.align) for group in groups},
+        RECOVERIES["least-squares" if options.recovery else "none"],
+        QUICK_RECOVERY if options.recovery else RECOVERIES["none"],
+    )
+
+
+def observe(
+    canonical: onnx.ModelProto,
+    network: Network,
+    groups: Sequence[ChannelGroup],
+    samples: Calibration,
+    split: Split,
+    options: Options,
+    executor: Executor,
+) -> tuple[dict[str, ConsumerView], dict[str, list[LayerProblem]]]:
+    """The consumers that read these groups, and their problems: a pass to fit, one to tune."""
     views = consumer_views(network, groups)
     grams = [
         collect(
@@ -138,24 +161,23 @@ def study(
         )
         for number, indices in enumerate((split.fit, split.tune))
     ]
-    layers = layer_problems(views, *grams)
-    criterion = options.make_criterion()
+    return views, layer_problems(views, *grams)
+
+
+def rank(
+    network: Network,
+    groups: Sequence[ChannelGroup],
+    layers: Mapping[str, Sequence[LayerProblem]],
+    criterion: Criterion,
+    *,
+    progress: bool = False,
+) -> dict[str, Ranking]:
+    """Group name -> the order in which a criterion keeps its channels, and what counts cost."""
     rankings = {}
-    for group in shown(groups, "ranking channels", progress=options.progress):
+    for group in shown(groups, "ranking channels", progress=progress):
         problem = group_problem(group, network, layers)
         rankings[group.name] = criterion.rank(problem) if problem.consumers else _unread(problem)
-        logger.debug("ranked %s", group.name)
-    return Study(
-        canonical,
-        network,
-        groups,
-        views,
-        layers,
-        rankings,
-        {group.name: allowed_counts(group, network, options.align) for group in groups},
-        RECOVERIES["least-squares" if options.recovery else "none"],
-        QUICK_RECOVERY if options.recovery else RECOVERIES["none"],
-    )
+    return rankings
 
 
 def _unread(problem: GroupProblem) -> Ranking:

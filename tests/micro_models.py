@@ -206,7 +206,7 @@ MICRO_MODELS |= {
     ),
     "Conv SAME_UPPER": whole(
         'a = Conv <auto_pad="SAME_UPPER", strides=[2,2]> (x, w1, b1) h = Relu(a)'
-        ' y = Conv <auto_pad="SAME_UPPER", dilations=[2,1]> (h, w2)',
+        ' y = Conv <auto_pad="SAME_UPPER", strides=[1,3]> (h, w2)',
         {"w1": (8, 3, 4, 3), "b1": (8,), "w2": (4, 8, 3, 2)},
         inputs="float[N,3,9,8] x",
     ),

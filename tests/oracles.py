@@ -31,11 +31,12 @@ EPS = float(np.finfo(np.float32).eps)
 def tolerance(network: Network) -> float:
     """How far two float32 evaluations may lie apart, relative to the largest output.
 
-    Cutting leaves out zeros and lets the runtime sum in another order. A sum of n products in
-    another order moves by about sqrt(n) eps of its size, n up to some hundred here: 16 eps per
-    linear map, added up over the maps, doubled for the two evaluations.
+    Cutting leaves out zeros and lets the runtime sum the same products in another order. A sum
+    of n products then moves by about sqrt(n) / 4 eps of its size (roundings are random), n up
+    to some hundred here: 4 eps per linear map, doubled as both evaluations are rounded. Largest
+    seen: 0.6 eps per map.
     """
-    return 32 * EPS * (len(network.producers) + 1)
+    return 8 * EPS * (len(network.producers) + 1)
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def random_feed(
             continue
         kind = value.type.tensor_type
         shape = [
-            dim.dim_value if dim.HasField("dim_value") else (batch if axis == 0 else size)
+            dim.dim_value if dim.dim_value > 0 else (batch if axis == 0 else size)
             for axis, dim in enumerate(kind.shape.dim)
         ]
         dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import functools
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 import pytest
-from micro_models import MICRO_MODELS
-from onnx import parser
+from micro_models import CONV_IN, CONV_OUT, CONVS, MAPS, MICRO_MODELS, build, ints
+from onnx import numpy_helper, parser
 from oracles import (
     Subject,
+    distance,
     float_elements,
     masked,
     outputs_match,
     random_keeps,
     random_recovery,
+    run,
     scattered,
     structure_ok,
     tolerance,
     weights_of,
 )
 
-from onnxprune.groups import FROZEN, find_groups
-from onnxprune.canonical import canonicalise
+from onnxprune.canonical import SHARED_CONSTANT_LIMIT, canonicalise
+from onnxprune.groups import FROZEN, Network, find_groups
+from onnxprune.partition import UNEVEN
 from onnxprune.rewrite import apply
-from onnxprune.rules import registered
+from onnxprune.rules import find_rule, registered
 from onnxprune.rules.registry import fixup, rule
+from onnxprune.rules.shaping import match_axes
 
 
 @functools.cache
@@ -58,3 +64,244 @@ def test_recovered_weights_equal_scattered_ones(name: str) -> None:
     structure_ok(pruned, micro.model)
     reference = scattered(micro, micro.alive(keeps), recovered)
     outputs_match(pruned, reference, tolerance(micro.network), rng)
+
+
+def carries(network: Network, node: gs.Node) -> bool:
+    """Whether channels that can be cut enter and leave a node."""
+
+    def cut(tensors: list[gs.Tensor]) -> bool:
+        return any(
+            (network.channels(tensor, axis) != FROZEN).any()
+            for tensor in tensors
+            if tensor.shape is not None
+            for axis in range(len(tensor.shape))
+        )
+
+    return cut(node.outputs) and cut(node.inputs) or (node.op == "Pad" and cut(node.outputs))
+
+
+def test_every_operator_has_a_micro_model_that_is_cut_through_it() -> None:
+    covered = {
+        (node.domain or "", node.op)
+        for name in MICRO_MODELS
+        for node in subject(name).network.graph.nodes
+        if carries(subject(name).network, node)
+    }
+    assert set(registered()) - covered == set()
+
+
+@pytest.mark.parametrize("register", [rule, fixup])
+def test_registering_an_operator_twice_raises(register: Callable[..., Callable[..., object]]) -> None:
+    with pytest.raises(ValueError, match=r"'Conv' of domain '' has a .* already"):
+        register("Conv")(lambda node, facts: None)
+
+
+def test_rules_are_keyed_by_domain() -> None:
+    standard = gs.Node("Relu", "a", domain="ai.onnx")
+    other = gs.Node("Relu", "b", domain="com.example")
+    assert find_rule(standard) is registered()["", "Relu"]
+    assert find_rule(other) is None
+
+
+# --- what must not be cut -----------------------------------------------------------------------
+
+
+def frozen_reasons(model: onnx.ModelProto) -> dict[str, str]:
+    return {f.producer: f.reason for f in find_groups(canonicalise(model)).frozen}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "op"),
+    [
+        ("d = LRN <size=3> (c)", "LRN"),
+        ("d = Softmax <axis=1> (c)", "Softmax"),
+        ("d = com.example.Strange (c)", "Strange"),
+        ("d = DepthToSpace <blocksize=2> (c) ", "DepthToSpace"),
+        ("d = ReduceMean <axes=[1]> (c)", "ReduceMean"),
+        ("d = CumSum(c, one)", "CumSum"),
+    ],
+)
+def test_unknown_operators_freeze_and_the_rest_is_pruned(nodes: str, op: str) -> None:
+    weights = CONVS | {"w3": (6, 2 if op == "DepthToSpace" else 1 if op == "ReduceMean" else 8, 1, 1), "w2": (4, 6, 1, 1)}
+    weights |= {"one": np.ones((), np.int64)} if op == "CumSum" else {}
+    model = build(f"{CONV_IN} {nodes} h = Conv(d, w3) {CONV_OUT}", weights)
+    network = find_groups(canonicalise(model))
+    reasons = {f.producer: f.reason for f in network.frozen}
+    assert op in reasons["Conv_0"]
+    if op != "Strange":  # whose output shape nobody knows
+        assert [group.name for group in network.groups] == ["Conv_2"]
+
+
+def test_graph_outputs_and_inputs_are_frozen_with_their_names() -> None:
+    model = build(
+        f"{CONV_IN} r = Relu(c) d = Conv <pads=[1,1,1,1]> (r, w3) y = Add(d, r) z = Identity(x)",
+        CONVS | {"w3": (8, 8, 3, 3)},
+        outputs="float[N,8,8,8] y, float[N,3,8,8] z",
+    )
+    assert set(frozen_reasons(model).values()) == {"graph output 'y'"}
+    assert len(frozen_reasons(model)) == 2
+    added = build(
+        f"{CONV_IN} e = Add(c, x) {CONV_OUT.replace('(h', '(e')}",
+        CONVS | {"w1": (3, 3, 3, 3), "b1": (3,), "w2": (4, 3, 1, 1)},
+    )
+    assert frozen_reasons(added)["Conv_0"] == "graph input 'x'"
+
+
+def test_an_inner_tensor_that_is_also_an_output_is_frozen() -> None:
+    model = build(
+        f"{CONV_IN} h = Relu(c) {CONV_OUT}", CONVS, outputs="float[N,4,6,6] y, float[N,8,8,8] c"
+    )
+    assert frozen_reasons(model)["Conv_0"] == "graph output 'c'"
+
+
+def test_large_tied_weights_are_not_cut() -> None:
+    model = build(
+        f"{CONV_IN} d = Conv <pads=[1,1,1,1]> (c, w3) e = Conv <pads=[1,1,1,1]> (d, w3)"
+        " f = Relu(e) y = Conv(f, w2)",
+        CONVS | {"w1": (128, 3, 3, 3), "b1": (128,), "w3": (128, 128, 3, 3), "w2": (4, 128, 1, 1)},
+    )
+    assert 128 * 128 * 9 > SHARED_CONSTANT_LIMIT
+    network = find_groups(canonicalise(model))
+    assert network.groups == ()
+    reasons = {f.producer: f.reason for f in network.frozen}
+    assert "does not carry axis 1" in reasons["Conv_0"]
+    assert "shared" in reasons["Conv_1"]
+
+
+def test_indices_of_a_max_pool_freeze_its_channels() -> None:
+    nodes = "h, i = MaxPool <kernel_shape=[2,2]> (c) j = Cast <to=1> (i)"
+    read = build(
+        f"{CONV_IN} {nodes} {CONV_OUT}", CONVS, outputs=f"{MAPS}, float[N,8,HI,WI] j"
+    )
+    assert "MaxPool" in frozen_reasons(read)["Conv_0"]
+    unread = build(f"{CONV_IN} h, i = MaxPool <kernel_shape=[2,2]> (c) {CONV_OUT}", CONVS)
+    assert "Conv_0" not in frozen_reasons(unread)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        # Every second channel.
+        "h = Slice(c, zero, many, one, two)",
+        # Channels filled from other channels.
+        'q = Pad <mode="reflect"> (c, pads) h = Slice(q, two, ten, one)',
+        # Channels that change places.
+        "t = Transpose <perm=[0,2,1,3]> (c) h = Reshape(t, shape)",
+        # One sum over all channels, repeated.
+        "s = ReduceSum <keepdims=1> (c, one) h = Mul(c, s)",
+    ],
+)
+def test_what_mixes_or_renumbers_channels_freezes_them(nodes: str) -> None:
+    w2 = (4, 4, 3, 3) if "many" in nodes else (4, 8, 3, 3)
+    model = build(
+        f"{CONV_IN} {nodes} {CONV_OUT}",
+        CONVS
+        | {
+            "zero": ints(0),
+            "one": ints(1),
+            "two": ints(2),
+            "ten": ints(10),
+            "many": ints(99),
+            "pads": ints(0, 2, 0, 0, 0, 2, 0, 0),
+            "shape": ints(0, 8, 8, 8),
+            "w2": w2,
+        },
+    )
+    network = find_groups(canonicalise(model))
+    assert network.groups == ()
+    assert {f.producer for f in network.frozen} == {"Conv_0", network.graph.nodes[-1].name}
+
+
+def test_a_reshape_to_a_computed_shape_freezes() -> None:
+    model = build(
+        f"{CONV_IN} n = ReduceMax <keepdims=0> (k) m = Cast <to=7> (n) u = Unsqueeze(m, zero)"
+        " shape = Concat <axis=0> (u, rest) h = Reshape(c, shape) y = Gemm(h, w3)",
+        CONVS | {"zero": ints(0), "rest": ints(512), "w3": (512, 5)},
+        inputs="float[N,3,8,8] x, float[K] k",
+        outputs="float[M,5] y",
+    )
+    assert "Reshape" in frozen_reasons(model)["Conv_0"]
+
+
+def test_a_resize_to_computed_sizes_freezes() -> None:
+    model = build(
+        f"{CONV_IN} s = Shape(z) h = Resize(c, , , s) {CONV_OUT}",
+        CONVS,
+        inputs="float[N,3,8,8] x, float[N,8,H,W] z",
+    )
+    assert "Conv_0" in frozen_reasons(model)
+
+
+def test_dynamic_channels_freeze() -> None:
+    model = build(
+        f"{CONV_IN} h = Concat <axis=1> (c, z) {CONV_OUT}",
+        CONVS,
+        inputs="float[N,3,8,8] x, float[N,C,8,8] z",
+    )
+    assert frozen_reasons(model)["Conv_0"] == (
+        "an extent is dynamic or does not match its neighbour's"
+    )
+
+
+IF_MODEL = """<ir_version: 8, opset_import: ["" : 17]>
+captured (float[N,3,8,8] x, bool which) => (float[N,4,HY,WY] y) {
+    c = Conv <pads=[1,1,1,1]> (x, w1)
+    d = If (which) <
+        then_branch = yes () => (float[N,8,8,8] p) { p = Relu(c) },
+        else_branch = no () => (float[N,8,8,8] q) { q = Neg(c) }
+    >
+    e = Conv(d, w3)
+    f = Relu(e)
+    y = Conv(f, w2)
+}"""
+
+
+def test_channels_captured_by_a_subgraph_are_frozen_and_the_rest_is_cut(
+    rng: np.random.Generator,
+) -> None:
+    model = parser.parse_model(IF_MODEL)
+    for name, shape in {"w1": (8, 3, 3, 3), "w3": (6, 8, 1, 1), "w2": (4, 6, 1, 1)}.items():
+        values = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    micro = Subject(model)
+    reasons = {f.producer: f.reason for f in micro.network.frozen}
+    assert "no channel rule for If" in reasons["Conv_0"]
+    keeps = {"Conv_2": np.array([1, 4])}
+    assert [group.name for group in micro.network.groups] == ["Conv_2"]
+    pruned = apply(model, micro.plan(keeps))
+    structure_ok(pruned, model)
+    reference = masked(micro, micro.alive(keeps))
+    for which in (True, False):
+        feed = {"x": rng.standard_normal((2, 3, 8, 8)).astype(np.float32), "which": np.array(which)}
+        assert distance(run(pruned, feed), run(reference, feed)) <= tolerance(micro.network)
+
+
+def test_parts_that_a_cell_would_leave_empty_are_frozen() -> None:
+    network = subject("Conv grouped beside a Slice").network
+    assert UNEVEN in {f.reason for f in network.frozen}
+    assert all("Conv_0" not in group.producers for group in network.groups)
+
+
+# --- reshapes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "blocks"),
+    [
+        (["N", 8, 4, 4], ["N", 128], [([1, 2, 3], [1]), ([0], [0])]),
+        ([None, 8, 4, 4], [None, 128], [([1, 2, 3], [1])]),
+        (["N", 128], ["N", 8, 4, 4], [([1], [1, 2, 3]), ([0], [0])]),
+        (["N", 8, 1, 1], ["N", 8], [([1, 2, 3], [1]), ([0], [0])]),
+        (["N", 4, 6], ["N", 6, 4], [([1, 2], [1, 2]), ([0], [0])]),
+        (["N", 8, "H", "W"], ["N", 8, "P"], [([0], [0]), ([1], [1])]),
+        ([1, 8, None], [2, 8, None], []),
+        ([2, 3, "H", 4], ["N", 6, 2], []),
+        ([], [], []),
+    ],
+)
+def test_match_axes(
+    source: list[int | str | None],
+    target: list[int | str | None],
+    blocks: list[tuple[list[int], list[int]]],
+) -> None:
+    assert sorted(match_axes(source, target)) == sorted(blocks)

@@ -1,0 +1,120 @@
+"""Which module may import which: the two halves never meet but in their records."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import onnxprune
+
+PACKAGE = Path(onnxprune.__file__).parent
+NUMERICS = ("allocation", "criteria", "gram", "linalg", "plan", "recovery")
+GRAPH_HALF = (
+    "canonical",
+    "cost",
+    "coupling",
+    "groups",
+    "linear_map",
+    "model",
+    "partition",
+    "probe",
+    "rewrite",
+    "rules",
+    "shape_values",
+)
+STATISTICS = ("allocation", "criteria", "gram", "host_gram", "linalg", "recovery", "statistics")
+GRAPH_LIBRARIES = ("onnx", "onnx_graphsurgeon", "onnxruntime")
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of everything a file imports, those inside functions and type checks included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def belongs(name: str, to: str) -> bool:
+    return name == to or name.startswith(f"{to}.")
+
+
+def offences(sources: tuple[str, ...], targets: tuple[str, ...]) -> list[str]:
+    """Modules of ``sources`` that import one of ``targets``."""
+    return [
+        f"{module} imports {name}"
+        for module, path in MODULES.items()
+        if any(belongs(module, source) for source in sources)
+        for name in sorted(imports(path))
+        if any(belongs(name, target) for target in targets)
+    ]
+
+
+def inside(*names: str) -> tuple[str, ...]:
+    return tuple(f"onnxprune.{name}" for name in names)
+
+
+def everything_but(*names: str) -> tuple[str, ...]:
+    allowed = inside(*names)
+    return tuple(m for m in MODULES if not any(belongs(m, name) for name in allowed))
+
+
+def exactly(sources: tuple[str, ...], targets: tuple[str, ...]) -> list[str]:
+    """As offences, for sources that are modules and not packages with all they hold."""
+    return [
+        f"{module} imports {name}"
+        for module in sources
+        for name in sorted(imports(MODULES[module]))
+        if any(belongs(name, target) for target in targets)
+    ]
+
+
+def test_the_halves_exist() -> None:
+    known = {module.removeprefix("onnxprune.") for module in MODULES}
+    assert {*NUMERICS, *GRAPH_HALF, "runtime"} <= known
+
+
+def test_the_numerics_know_no_graphs() -> None:
+    assert offences(inside(*NUMERICS), GRAPH_LIBRARIES) == []
+    assert offences(inside(*NUMERICS), inside(*GRAPH_HALF, "runtime")) == []
+
+
+def test_the_graph_half_knows_no_statistics_and_no_numerics() -> None:
+    assert offences(inside(*GRAPH_HALF), inside(*STATISTICS)) == []
+
+
+@pytest.mark.parametrize("library", ["onnxruntime"])
+def test_only_runtime_imports_onnxruntime(library: str) -> None:
+    assert exactly(everything_but("runtime"), (library,)) == []
+    assert exactly(inside("runtime"), (library,)) != []
+
+
+def test_nobody_imports_the_outermost_modules() -> None:
+    entrances = tuple(m for m in everything_but("cli", "__main__") if m != "onnxprune")
+    assert exactly(entrances, inside("api", "cli")) == []
+
+
+def test_torch_stays_in_the_training_half() -> None:
+    assert exactly(everything_but("train"), ("torch",)) == []
+
+
+def test_there_is_no_module_for_leftovers() -> None:
+    assert [p for p in PACKAGE.rglob("*.py") if p.stem in {"utils", "util", "helpers", "misc"}] == []
+
+
+def test_an_offence_would_be_seen() -> None:
+    assert offences(inside("canonical"), ("onnx",)) != []
+    assert offences(inside("rewrite"), inside("groups")) != []

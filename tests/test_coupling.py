@@ -1,0 +1,228 @@
+"""Facts about axes become channels; channels become groups with balanced parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxprune.coupling import Components, Coupling
+from onnxprune.partition import UNEVEN, Cell, merge_balanced, same_axes
+
+
+@dataclass(eq=False)
+class Tensor:
+    name: str = "t"
+    shape: list[int | str | None] | None = field(default_factory=lambda: [4])
+
+
+def axis_of(extent: int | str | None) -> Tensor:
+    return Tensor(shape=[extent])
+
+
+def merged(coupling: Coupling) -> tuple[list[Cell], dict[int, str]]:
+    components = coupling.components()
+    reasons = dict(components.reasons)
+    prunable = np.setdiff1d(np.arange(components.count), list(reasons))
+    cells = same_axes([slots for _, _, slots in coupling.axes()], components, prunable)
+    return merge_balanced(components, cells, reasons), reasons
+
+
+def by_hand(count: int, edges: list[tuple[int, int]]) -> list[int]:
+    """Union-find without any shortcut: the smallest member names the set."""
+    label = list(range(count))
+    for left, right in edges:
+        old, new = label[left], label[right]
+        label = [min(old, new) if x in (old, new) else x for x in label]
+    return label
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(0, 11), min_size=1, max_size=4),
+            st.randoms(use_true_random=False),
+        ),
+        max_size=6,
+    )
+)
+def test_components_are_those_of_union_find(facts: list[tuple[list[int], object]]) -> None:
+    coupling = Coupling()
+    slots = coupling.axis(axis_of(12), 0)
+    edges: list[tuple[int, int]] = []
+    for left, random in facts:
+        right = [random.randrange(12) for _ in left]  # type: ignore[attr-defined]
+        coupling.couple(slots[left], slots[right])
+        edges += zip(left, right, strict=True)
+    components = coupling.components()
+    expected = by_hand(12, edges)
+    assert components.count == len(set(expected))
+    same = components.label[:, None] == components.label[None, :]
+    assert np.array_equal(same, np.equal.outer(expected, expected))
+
+
+def test_an_axis_has_the_same_slots_each_time_and_tensors_are_told_apart_by_identity() -> None:
+    coupling = Coupling()
+    one, two = Tensor("same"), Tensor("same")
+    assert np.array_equal(coupling.axis(one, 0), coupling.axis(one, 0))
+    assert not set(coupling.axis(one, 0)) & set(coupling.axis(two, 0))
+    assert coupling.live(one) == [0]
+    assert coupling.live(Tensor()) == []
+
+
+@pytest.mark.parametrize("tensor", [axis_of("N"), axis_of(None), Tensor(shape=None), Tensor(shape=[])])
+def test_an_unknown_extent_has_no_slots_and_freezes_what_is_coupled_to_it(tensor: Tensor) -> None:
+    coupling = Coupling()
+    known = coupling.axis(axis_of(4), 0)
+    assert coupling.axis(tensor, 0).size == 0
+    coupling.couple(known, coupling.axis(tensor, 0))
+    reasons = coupling.components().reasons
+    assert len(reasons) == 4
+    assert set(reasons.values()) == {"an extent is dynamic or does not match its neighbour's"}
+
+
+def test_freezing_one_index_freezes_its_channel_everywhere() -> None:
+    coupling = Coupling()
+    a, b = coupling.axis(axis_of(4), 0), coupling.axis(axis_of(4), 0)
+    coupling.freeze(b[1:2], "because")
+    coupling.couple(a, b)  # a fact learnt late counts as well
+    components = coupling.components()
+    assert components.reasons == {int(components.label[a[1]]): "because"}
+
+
+def test_the_first_reason_stays() -> None:
+    coupling = Coupling()
+    a = coupling.axis(axis_of(2), 0)
+    coupling.freeze(a, "first")
+    coupling.freeze(a, "second")
+    assert set(coupling.components().reasons.values()) == {"first"}
+
+
+def test_channels_on_different_axes_do_not_compete() -> None:
+    coupling = Coupling()
+    whole = coupling.axis(axis_of(6), 0)
+    coupling.couple(whole[:2], coupling.axis(axis_of(2), 0))
+    cells, _ = merged(coupling)
+    assert [cell.channels.size for cell in cells] == [2, 4]
+    assert all(cell.parts.max() == 0 for cell in cells)
+
+
+def test_balanced_parts_are_numbered_in_axis_order() -> None:
+    coupling = Coupling()
+    coupling.balance(coupling.axis(axis_of(6), 0), 3)
+    (cell,), _ = merged(coupling)
+    assert cell.parts.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_two_partitions_of_one_axis_refine_each_other() -> None:
+    coupling = Coupling()
+    slots = coupling.axis(axis_of(12), 0)
+    coupling.balance(slots, 2)
+    coupling.balance(slots, 4)
+    (cell,), _ = merged(coupling)
+    assert cell.parts.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+
+
+def test_crossed_partitions_refine_into_their_common_parts() -> None:
+    coupling = Coupling()
+    slots = coupling.axis(axis_of(8), 0)
+    other = coupling.axis(axis_of(8), 0)
+    coupling.couple(slots.reshape(2, 4).T.reshape(-1), other)  # a channel shuffle
+    coupling.balance(slots, 2)
+    coupling.balance(other, 2)
+    (cell,), _ = merged(coupling)
+    assert np.bincount(cell.parts).tolist() == [2, 2, 2, 2]
+
+
+def test_common_parts_of_different_sizes_freeze() -> None:
+    coupling = Coupling()
+    slots = coupling.axis(axis_of(12), 0)
+    coupling.balance(slots, 2)
+    coupling.balance(slots, 3)  # common parts of 4, 2, 2 and 4
+    cells, reasons = merged(coupling)
+    assert cells == []
+    assert set(reasons.values()) == {UNEVEN}
+    assert len(reasons) == 12
+
+
+def test_an_axis_that_does_not_divide_is_frozen() -> None:
+    coupling = Coupling()
+    coupling.balance(coupling.axis(axis_of(7), 0), 2)
+    cells, reasons = merged(coupling)
+    assert cells == []
+    assert set(reasons.values()) == {UNEVEN}
+
+
+def test_frozen_spreads_through_a_balanced_axis_and_keeps_its_reason() -> None:
+    coupling = Coupling()
+    slots = coupling.axis(axis_of(8), 0)
+    free = coupling.axis(axis_of(3), 0)
+    coupling.balance(slots, 2)
+    coupling.freeze(slots[5:6], "an output")
+    cells, reasons = merged(coupling)
+    assert [cell.channels.tolist() for cell in cells] == [free.tolist()]
+    assert set(reasons.values()) == {"an output"}
+    assert len(reasons) == 8
+
+
+def test_frozen_spreads_from_one_balanced_axis_to_the_next() -> None:
+    coupling = Coupling()
+    slots = coupling.axis(axis_of(8), 0)
+    first, second = coupling.axis(axis_of(6), 0), coupling.axis(axis_of(6), 0)
+    coupling.couple(slots[:4], first[:4])
+    coupling.couple(slots[4:], second[:4])
+    coupling.balance(first, 2)
+    coupling.balance(slots, 2)
+    coupling.balance(second, 2)
+    coupling.freeze(first[5:], "an output")
+    cells, _ = merged(coupling)
+    assert cells == []
+
+
+def test_no_cell_of_a_balanced_axis_can_be_emptied() -> None:
+    coupling = Coupling()
+    slots = coupling.axis(axis_of(8), 0)
+    coupling.balance(slots, 2)
+    coupling.couple(slots[:4], coupling.axis(axis_of(4), 0))
+    (cell,), _ = merged(coupling)
+    assert cell.parts.tolist() == [0] * 4 + [1] * 4
+    uneven = Coupling()
+    slots = uneven.axis(axis_of(8), 0)
+    uneven.balance(slots, 2)
+    uneven.couple(slots[:2], uneven.axis(axis_of(2), 0))
+    assert merged(uneven)[0] == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 24),
+    st.lists(st.integers(2, 6), max_size=3),
+    st.sets(st.integers(0, 23), max_size=2),
+)
+def test_every_unit_is_in_one_cell_or_frozen_and_parts_are_even(
+    extent: int, partitions: list[int], frozen: set[int]
+) -> None:
+    coupling = Coupling()
+    slots = coupling.axis(axis_of(extent), 0)
+    for parts in partitions:
+        coupling.balance(slots, parts)
+    coupling.freeze(slots[sorted(f for f in frozen if f < extent)], "frozen")
+    cells, reasons = merged(coupling)
+    members = [int(c) for cell in cells for c in cell.channels]
+    assert sorted([*members, *reasons]) == list(range(extent))
+    for cell in cells:
+        assert np.unique(np.bincount(cell.parts)).size == 1
+        for parts in partitions:
+            counts = np.bincount(cell.channels * parts // extent, minlength=parts)
+            assert np.unique(counts).size == 1
+
+
+def test_nothing_stated_gives_no_channels() -> None:
+    components = Coupling().components()
+    assert isinstance(components, Components)
+    assert components.count == 0
+    assert same_axes([], components, np.empty(0, np.int64)) == []
