@@ -98,7 +98,11 @@ def import_graph(model: onnx.ModelProto) -> gs.Graph:
     """
     graph = gs.import_onnx(model)
     for tensor in graph.tensors().values():
-        if isinstance(tensor, gs.Variable) and tensor.shape is not None:
+        if not isinstance(tensor, gs.Variable):
+            continue
+        if tensor.type in ("map_type", "opaque_type", "optional_type"):  # cannot be exported
+            tensor.dtype = tensor.shape = None
+        if tensor.shape is not None:
             tensor.shape = [_extent(extent) for extent in tensor.shape]
     return graph
 

@@ -112,7 +112,9 @@ def test_torch_stays_in_the_training_half() -> None:
 
 
 def test_there_is_no_module_for_leftovers() -> None:
-    assert [p for p in PACKAGE.rglob("*.py") if p.stem in {"utils", "util", "helpers", "misc"}] == []
+    assert [
+        p for p in PACKAGE.rglob("*.py") if p.stem in {"utils", "util", "helpers", "misc"}
+    ] == []
 
 
 def test_an_offence_would_be_seen() -> None:

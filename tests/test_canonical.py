@@ -250,7 +250,8 @@ def test_a_constant_that_is_an_output_stays_whole(rng: np.random.Generator) -> N
 
 
 @pytest.mark.parametrize(
-    "name", ["Conv SAME_UPPER", "Conv SAME_LOWER", "Conv VALID", "Conv SAME_UPPER strided, dynamic size"]
+    "name",
+    ["Conv SAME_UPPER", "Conv SAME_LOWER", "Conv VALID", "Conv SAME_UPPER strided, dynamic size"],
 )
 def test_paddings_are_spelt_out_where_the_size_is_known(name: str) -> None:
     canonical = canonicalise(MICRO_MODELS[name]())

@@ -74,7 +74,9 @@ def test_an_axis_has_the_same_slots_each_time_and_tensors_are_told_apart_by_iden
     assert coupling.live(Tensor()) == []
 
 
-@pytest.mark.parametrize("tensor", [axis_of("N"), axis_of(None), Tensor(shape=None), Tensor(shape=[])])
+@pytest.mark.parametrize(
+    "tensor", [axis_of("N"), axis_of(None), Tensor(shape=None), Tensor(shape=[])]
+)
 def test_an_unknown_extent_has_no_slots_and_freezes_what_is_coupled_to_it(tensor: Tensor) -> None:
     coupling = Coupling()
     known = coupling.axis(axis_of(4), 0)

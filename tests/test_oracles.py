@@ -117,7 +117,12 @@ def test_mutated_rules_are_seen(
     monkeypatch.setitem(registry._RULES, ("", op), mutant)
     wrong = Subject(micro.model)
     with pytest.raises(
-        (AssertionError, OnnxPruneError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
+        (
+            AssertionError,
+            OnnxPruneError,
+            onnx.checker.ValidationError,
+            onnx.shape_inference.InferenceError,
+        )
     ):
         agrees(wrong, rng, halves(wrong))
 
@@ -142,7 +147,12 @@ def test_missing_fixups_are_seen(
     agrees(micro, rng, keeps)
     monkeypatch.delitem(registry._FIXUPS, ("", op))
     with pytest.raises(
-        (AssertionError, OnnxPruneError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
+        (
+            AssertionError,
+            OnnxPruneError,
+            onnx.checker.ValidationError,
+            onnx.shape_inference.InferenceError,
+        )
     ):
         agrees(micro, rng, keeps)
 
@@ -161,7 +171,11 @@ def test_structure_refuses_contradicting_shapes() -> None:
     changed = onnx.ModelProto.FromString(original.SerializeToString())
     weight = next(t for t in changed.graph.initializer if t.name == "w2")
     weight.CopyFrom(numpy_helper.from_array(np.ones((4, 7, 3, 3), np.float32), "w2"))
-    session_fails = onnx.shape_inference.InferenceError, onnx.checker.ValidationError, AssertionError
+    session_fails = (
+        onnx.shape_inference.InferenceError,
+        onnx.checker.ValidationError,
+        AssertionError,
+    )
     with pytest.raises((*session_fails, OnnxPruneError)):
         structure_ok(changed, original)
         outputs_match(changed, original, 1.0, np.random.default_rng(0))

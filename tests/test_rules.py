@@ -77,7 +77,7 @@ def carries(network: Network, node: gs.Node) -> bool:
             for axis in range(len(tensor.shape))
         )
 
-    return cut(node.outputs) and cut(node.inputs) or (node.op == "Pad" and cut(node.outputs))
+    return (cut(node.outputs) and cut(node.inputs)) or (node.op == "Pad" and cut(node.outputs))
 
 
 def test_every_operator_has_a_micro_model_that_is_cut_through_it() -> None:
@@ -91,7 +91,9 @@ def test_every_operator_has_a_micro_model_that_is_cut_through_it() -> None:
 
 
 @pytest.mark.parametrize("register", [rule, fixup])
-def test_registering_an_operator_twice_raises(register: Callable[..., Callable[..., object]]) -> None:
+def test_registering_an_operator_twice_raises(
+    register: Callable[..., Callable[..., object]],
+) -> None:
     with pytest.raises(ValueError, match=r"'Conv' of domain '' has a .* already"):
         register("Conv")(lambda node, facts: None)
 
@@ -122,7 +124,10 @@ def frozen_reasons(model: onnx.ModelProto) -> dict[str, str]:
     ],
 )
 def test_unknown_operators_freeze_and_the_rest_is_pruned(nodes: str, op: str) -> None:
-    weights = CONVS | {"w3": (6, 2 if op == "DepthToSpace" else 1 if op == "ReduceMean" else 8, 1, 1), "w2": (4, 6, 1, 1)}
+    weights = CONVS | {
+        "w3": (6, 2 if op == "DepthToSpace" else 1 if op == "ReduceMean" else 8, 1, 1),
+        "w2": (4, 6, 1, 1),
+    }
     weights |= {"one": np.ones((), np.int64)} if op == "CumSum" else {}
     model = build(f"{CONV_IN} {nodes} h = Conv(d, w3) {CONV_OUT}", weights)
     network = find_groups(canonicalise(model))
@@ -160,7 +165,7 @@ def test_large_tied_weights_are_not_cut() -> None:
         " f = Relu(e) y = Conv(f, w2)",
         CONVS | {"w1": (128, 3, 3, 3), "b1": (128,), "w3": (128, 128, 3, 3), "w2": (4, 128, 1, 1)},
     )
-    assert 128 * 128 * 9 > SHARED_CONSTANT_LIMIT
+    assert SHARED_CONSTANT_LIMIT < 128 * 128 * 9
     network = find_groups(canonicalise(model))
     assert network.groups == ()
     reasons = {f.producer: f.reason for f in network.frozen}
@@ -170,9 +175,7 @@ def test_large_tied_weights_are_not_cut() -> None:
 
 def test_indices_of_a_max_pool_freeze_its_channels() -> None:
     nodes = "h, i = MaxPool <kernel_shape=[2,2]> (c) j = Cast <to=1> (i)"
-    read = build(
-        f"{CONV_IN} {nodes} {CONV_OUT}", CONVS, outputs=f"{MAPS}, float[N,8,HI,WI] j"
-    )
+    read = build(f"{CONV_IN} {nodes} {CONV_OUT}", CONVS, outputs=f"{MAPS}, float[N,8,HI,WI] j")
     assert "MaxPool" in frozen_reasons(read)["Conv_0"]
     unread = build(f"{CONV_IN} h, i = MaxPool <kernel_shape=[2,2]> (c) {CONV_OUT}", CONVS)
     assert "Conv_0" not in frozen_reasons(unread)

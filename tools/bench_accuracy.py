@@ -1,0 +1,255 @@
+"""Accuracy of pruned networks on images that nothing was chosen on.
+
+Every criterion, with and without recovery, with uniform and measured allocation, at 75 % and 50 %
+of the MACs. Calibration samples come from train splits, accuracy from test splits. Results are
+appended to a file, one JSON object per line; a second run goes on where the first one stopped, and
+``--table`` prints what is there.
+
+    python tools/bench_accuracy.py [--network NAME ...] [--table]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxprune.allocation import Bound
+from onnxprune.api import open_samples, prunable_groups
+from onnxprune.calibration import split
+from onnxprune.canonical import canonicalise
+from onnxprune.choice import allocate, trial_network
+from onnxprune.cost import cost_model, parameter_count
+from onnxprune.criteria import CRITERIA
+from onnxprune.executor import InProcess
+from onnxprune.groups import find_groups
+from onnxprune.model import load
+from onnxprune.options import Options
+from onnxprune.plan import Keep, Plan
+from onnxprune.recovery import RECOVERIES
+from onnxprune.refit import refit
+from onnxprune.rewrite import apply, digest
+from onnxprune.runtime import Session
+from onnxprune.sensitivity import measure_sensitivity
+from onnxprune.study import QUICK_RECOVERY, Batches, Study, rank, study
+from onnxprune.target import Target, bounds_of
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+RESULTS = ROOT / "docs" / "results" / "accuracy.jsonl"
+
+FRACTIONS = (0.75, 0.5)
+COLUMNS = ("uniform, 75 % MACs", "uniform, 50 %", "measured, 75 %", "measured, 50 %")
+CALIBRATION_IMAGES = 1000
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, what it is calibrated on, and what its accuracy is reported on."""
+
+    model: str
+    train: str
+    test: str
+    test_images: int
+
+
+CASES = (
+    Case("resnet20_cifar10", "lossless_train", "lossless_test", 1000),
+    Case("resnet20_cifar10_jpeg", "jpeg_train", "jpeg_test", 5000),
+    Case("vgg16_cifar10", "jpeg_train", "jpeg_test", 5000),
+)
+
+
+def main() -> None:
+    """Measure what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", action="append", choices=[case.model for case in CASES])
+    parser.add_argument("--table", action="store_true", help="only print what was measured")
+    given = parser.parse_args()
+    if not given.table:
+        if not SHARED.is_dir():
+            sys.exit(f"{SHARED} is missing: it holds the networks and images")
+        for case in CASES:
+            if given.network is None or case.model in given.network:
+                measure(case)
+    print(table(recorded()))
+
+
+def recorded() -> list[dict[str, Any]]:
+    """Every row measured so far."""
+    if not RESULTS.exists():
+        return []
+    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+
+
+def measure(case: Case) -> None:
+    """Append the rows of one network that are not there yet."""
+    done = {row_key(row) for row in recorded()}
+    bench: Bench | None = None
+    for criterion in CRITERIA:
+        rankings = None
+        for recovery in ("least-squares", "none"):
+            keys = [
+                (case.model, criterion, recovery, allocation, fraction)
+                for allocation in ("uniform", "sensitivity")
+                for fraction in FRACTIONS
+            ]
+            if all(key in done for key in keys):
+                continue
+            bench = bench or Bench(case)
+            rankings = rankings or bench.rank(criterion)
+            for row in bench.rows(criterion, rankings, recovery):
+                if row_key(row) not in done:
+                    append(row)
+
+
+def row_key(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells rows apart."""
+    return tuple(row[k] for k in ("model", "criterion", "recovery", "allocation", "macs_target"))
+
+
+def append(row: dict[str, Any]) -> None:
+    """Write one row and show it."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row), file=sys.stderr, flush=True)
+
+
+class Bench:
+    """One network with its statistics, collected once for all criteria."""
+
+    def __init__(self, case: Case) -> None:
+        cifar = _loader()
+        self.case = case
+        self.options = Options(align=1, latency=False)
+        self.executor = InProcess(progress=False)
+        self.model = load(SHARED / "models" / f"{case.model}.onnx")
+        images, _ = cifar.images(case.train, CALIBRATION_IMAGES)
+        samples = {"input": cifar.normalised(images)}
+        test, self.labels = cifar.images(case.test, case.test_images)
+        self.test = cifar.normalised(test)
+        self.base = self.accuracy(self.model)
+        calibration = open_samples(self.model, samples, self.options)
+        parts = split(len(calibration), self.options.seed)
+        canonical = canonicalise(self.model)
+        network = find_groups(canonical)
+        groups = prunable_groups(network, self.options)
+        options = replace(self.options, criterion="random")
+        self.study = study(canonical, network, groups, calibration, parts, options, self.executor)
+        self.cost = cost_model(network, canonical, {"input": (1, *self.test.shape[1:])})
+        self.tune = Batches(calibration, parts.tune, self.options.batch)
+
+    def rank(self, criterion: str) -> Study:
+        """The study with this criterion's rankings."""
+        made = CRITERIA[criterion](self.options.seed)
+        known = self.study
+        rankings = rank(known.network, known.groups, known.layers, made)
+        return replace(known, rankings=rankings)
+
+    def rows(self, criterion: str, ranked: Study, recovery: str) -> Iterator[dict[str, Any]]:
+        """The results of one criterion and recovery: both allocations at every fraction."""
+        known = replace(
+            ranked,
+            recovery=RECOVERIES[recovery],
+            trial_recovery=RECOVERIES["none"] if recovery == "none" else QUICK_RECOVERY,
+        )
+        trials = trial_network(known, self.tune, self.options, self.executor)
+        laws = measure_sensitivity(known, trials)
+        for allocation in ("uniform", "sensitivity"):
+            for fraction in FRACTIONS:
+                start = time.perf_counter()
+                counts = allocate(known, self._bounds(known, fraction), allocation, laws)
+                pruned = self._prune(known, counts)
+                seconds = time.perf_counter() - start
+                yield self._row(known, counts, pruned) | {
+                    "model": self.case.model,
+                    "criterion": criterion,
+                    "recovery": recovery,
+                    "allocation": allocation,
+                    "macs_target": fraction,
+                    "seconds": round(seconds, 1),
+                }
+
+    def accuracy(self, model: onnx.ModelProto) -> float:
+        """Per cent of the test images whose highest score is of their class."""
+        session = Session(model)
+        batches = range(0, len(self.test), 100)
+        scores = [session.run({"input": self.test[i : i + 100]})[0] for i in batches]
+        return float(100 * np.mean(np.concatenate(scores).argmax(axis=1) == self.labels))
+
+    def _bounds(self, known: Study, fraction: float) -> list[Bound]:
+        params = parameter_count(self.model)
+        target = [Target("macs", fraction)]
+        return bounds_of(target, self.cost, known.sizes, known.places, params)
+
+    def _prune(self, known: Study, counts: dict[str, int]) -> onnx.ModelProto:
+        keeps = known.keeps(counts)
+        sizes = {group.name: group.size for group in known.groups}
+        edits = [Keep(n, tuple(k.tolist()), sizes[n]) for n, k in keeps.items()]
+        weights, _ = refit(known.views, known.layers, known.survivors(keeps), known.recovery)
+        return apply(self.model, Plan(digest(self.model), tuple(edits)), weights)
+
+    def _row(self, known: Study, counts: dict[str, int], pruned: onnx.ModelProto) -> dict[str, Any]:
+        kept = np.array([counts.get(g.name, g.size) for g in known.network.groups])
+        return {
+            "calibration": f"{self.case.train}[:{CALIBRATION_IMAGES}]",
+            "test": f"{self.case.test}[:{self.case.test_images}]",
+            "base": round(self.base, 2),
+            "accuracy": round(self.accuracy(pruned), 2),
+            "macs": round(float(self.cost.macs(kept) / self.cost.macs(known.sizes)), 4),
+            "params": round(parameter_count(pruned) / parameter_count(self.model), 4),
+        }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: one table per network, a row for each criterion and recovery."""
+    lines = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        own = [row for row in rows if row["model"] == model]
+        first = own[0]
+        lines += [
+            f"### {model}.onnx",
+            "",
+            f"Calibration `{first['calibration']}`, accuracy on `{first['test']}`, "
+            + f"original {first['base']:.2f} %.",
+            "",
+            "| criterion | recovery | " + " | ".join(COLUMNS) + " |",
+            "|---|---|---:|---:|---:|---:|",
+        ]
+        for criterion, recovery in dict.fromkeys((r["criterion"], r["recovery"]) for r in own):
+            cells = {
+                (r["allocation"], r["macs_target"]): f"{r['accuracy']:.2f}"
+                for r in own
+                if (r["criterion"], r["recovery"]) == (criterion, recovery)
+            }
+            values = [
+                cells.get((allocation, fraction), "")
+                for allocation in ("uniform", "sensitivity")
+                for fraction in FRACTIONS
+            ]
+            lines.append(f"| {criterion} | {recovery} | {' | '.join(values)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _loader() -> Any:
+    spec = importlib.util.spec_from_file_location("cifar", SHARED / "data" / "cifar10" / "load.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    main()
