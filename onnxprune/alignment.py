@@ -20,8 +20,8 @@ from onnxprune.linear_map import LinearMap
 
 Align = int | Literal["auto"]
 
-FLOOR_SHARE = 0.10
-"""Part of its channels every group keeps at least."""
+FLOOR_DIVISOR = 10
+"""Every group keeps at least one in so many of its channels."""
 
 
 def block_size() -> int:
@@ -43,7 +43,7 @@ def allowed_counts(
         block: channels per block; None for this processor's.
     """
     parts = group.part_count
-    floor = math.ceil(max(1.0, FLOOR_SHARE * group.size) / parts) * parts
+    floor = math.ceil(max(1, group.size / FLOOR_DIVISOR) / parts) * parts
     counts = np.arange(floor, group.size + 1, parts)
     if align == "auto":
         fits = _fits_layout(group, network, counts, block or block_size())
@@ -80,7 +80,7 @@ def _in_layout(linear_map: LinearMap, total: IndexArray, block: int) -> NDArray[
     """Whether counts keep a convolution in the layout; all do where it was not in it."""
     if linear_map.groups == 1:
         fits = (total < block) | (total % 4 == 0)
-    elif linear_map.weight.shape[1] == 1:
+    elif linear_map.weight.shape[:2] == (linear_map.groups, 1):
         fits = total % 4 == 0
     else:
         fits = total // linear_map.groups % block == 0

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ from onnxprune.calibration import (
 )
 from onnxprune.canonical import canonicalise
 from onnxprune.choice import choose
-from onnxprune.cost import cost_model, parameter_count
+from onnxprune.cost import CostModel, cost_model, parameter_count
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.executor import Executor, InProcess
 from onnxprune.groups import ChannelGroup, Network, find_groups
@@ -62,12 +62,12 @@ class Result:
         report: what it cost and what it brought.
     """
 
-    model: onnx.ModelProto
-    plan: Plan
-    weights: Weights
+    model: onnx.ModelProto = field(repr=False)
+    plan: Plan = field(repr=False)
+    weights: Weights = field(repr=False)
     report: Report
-    _original: onnx.ModelProto
-    _sample: Feed
+    _original: onnx.ModelProto = field(repr=False)
+    _sample: Feed = field(repr=False)
     _options: Options
 
     def save(self, path: str | Path) -> None:
@@ -117,7 +117,8 @@ def prune(
     executor: Executor = InProcess(options.progress)
 
     sample = next(iter(Batches(samples, parts.held_out, 1)))
-    cost = cost_model(network, canonical, {name: a.shape for name, a in sample.items()})
+    shapes = {name: array.shape for name, array in sample.items()}
+    cost = _per_sample(cost_model(network, canonical, shapes), samples.batch_extent or 1)
     known = study(canonical, network, groups, samples, parts, options, executor)
     bounds = bounds_of(targets, cost, known.sizes, known.places, parameter_count(original))
     tune = Batches(samples, parts.tune, options.batch)
@@ -172,14 +173,21 @@ def prunable_groups(network: Network, options: Options) -> list[ChannelGroup]:
     if chosen:
         return chosen
     if wide:
-        names = ", ".join(group.name for group in wide[:5])
+        names = [f"'{group.name}'" for group in wide[:5]] + ["..."] * (len(wide) > 5)
         raise UnsupportedModelError(
-            f"--include and --exclude leave no channel group to prune, of {names}, ..."
+            f"--include and --exclude leave none of the channel groups: {', '.join(names)}"
         )
     reasons = "; ".join(f"'{f.producer}': {f.reason}" for f in network.frozen[:5])
     raise UnsupportedModelError(
         f"nothing in the model can be pruned ({reasons or 'it has no Conv, Gemm or MatMul'})"
     )
+
+
+def _per_sample(cost: CostModel, batch: int) -> CostModel:
+    """The costs of a model that is fixed to a batch size, MACs for one of its samples."""
+    macs = replace(cost.macs, coefficients=cost.macs.coefficients / batch)
+    node_macs = {name: count / batch for name, count in cost.node_macs.items()}
+    return replace(cost, macs=macs, node_macs=node_macs)
 
 
 def open_samples(

@@ -124,7 +124,8 @@ def _unreachable(
         else "No channel group has a part in it."
     )
     return (
-        f"the target {bound.name} = {bound.limit / bound.scale:.4g} of the original cannot be "
-        f"reached: the smallest reachable value is {least / bound.scale:.4g}. {reason} "
+        f"the target {bound.name} = {bound.limit / bound.scale:.4g} of the original "
+        f"({bound.limit:,.0f}) cannot be reached: the smallest reachable value is "
+        f"{least / bound.scale:.4g} ({least:,.0f}). {reason} "
         "Exclude fewer groups, lower the alignment, or choose a looser target."
     )

@@ -18,8 +18,8 @@ import onnx_graphsurgeon as gs
 
 from onnxprune.arrays import Array
 from onnxprune.errors import UnsupportedModelError
-from onnxprune.model import export_graph, import_graph, infer_shapes
-from onnxprune.shape_values import resolve_shapes
+from onnxprune.folding import fold_constants
+from onnxprune.model import export_graph, infer_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -34,27 +34,11 @@ QUANTIZED_OPS = frozenset(
         "QuantizeLinear",
     }
 )
-# Folding these would write out what the file holds as a recipe, or freeze a random draw.
-KEPT_OPS = frozenset(
-    {
-        "Bernoulli",
-        "Expand",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-        "Range",
-        "Tile",
-    }
-)
 SPLIT_SIZES_ARE_AN_INPUT = 13
 """First opset in which the sizes of a Split are an input, not an attribute."""
 OLDEST_OPSET = 7
 """Below, elementwise operators broadcast in another way; onnxruntime starts here as well."""
-FOLDING_ROUNDS = 4
-"""Folded extents let more shapes be inferred, and those let more extents be folded."""
-SHARED_CONSTANT_LIMIT = 1 << 16
+SHARED_CONSTANT_LIMIT = 1 << 12
 """Elements up to which a constant read by several nodes is given to each as its own copy."""
 
 
@@ -67,7 +51,7 @@ def canonicalise(model: onnx.ModelProto, *, fold_batchnorm: bool = True) -> onnx
     _refuse_old(model)
     inlined = onnx.inliner.inline_local_functions(model) if model.functions else model
     refuse_quantised(inlined)
-    graph = _fold_constants(_plain_constants(inlined))
+    graph = fold_constants(inlined)
     _drop_unread_outputs(graph)
     opset = onnx_opset(model)
     _name_nodes(graph)
@@ -109,73 +93,6 @@ def refuse_quantised(model: onnx.ModelProto) -> None:
         raise UnsupportedModelError(
             f"the model is quantised ({found}): prune the float model first, then quantise it"
         )
-
-
-def _plain_constants(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of the model whose Constant nodes all hold a dense tensor.
-
-    graphsurgeon reads ``value_float`` as float64 and drops sparse values.
-    """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for node in copy.graph.node:
-        if node.op_type != "Constant" or len(node.attribute) != 1:
-            continue
-        attribute = node.attribute[0]
-        values = onnx.helper.get_attribute_value(attribute)
-        if attribute.name in ("value_float", "value_floats"):
-            tensor = onnx.numpy_helper.from_array(np.array(values, np.float32))
-        elif attribute.name in ("value_int", "value_ints"):
-            tensor = onnx.numpy_helper.from_array(np.array(values, np.int64))
-        elif attribute.name == "sparse_value":
-            tensor = _dense(values)
-        else:
-            continue
-        node.attribute[0].CopyFrom(onnx.helper.make_attribute("value", tensor))
-    for sparse in copy.graph.sparse_initializer:
-        copy.graph.initializer.append(_dense(sparse))
-    del copy.graph.sparse_initializer[:]
-    return copy
-
-
-def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
-    """Indices are flat, or one row of coordinates per value."""
-    values = onnx.numpy_helper.to_array(sparse.values)
-    places = onnx.numpy_helper.to_array(sparse.indices)
-    dense = np.zeros(tuple(sparse.dims), values.dtype)
-    if places.ndim == 1:
-        dense.reshape(-1)[places] = values
-    else:
-        dense[tuple(places.T)] = values
-    return onnx.numpy_helper.from_array(dense, sparse.values.name)
-
-
-def _fold_constants(model: onnx.ModelProto) -> gs.Graph:
-    """The model's graph, topologically sorted, without arithmetic on constants."""
-    for _ in range(FOLDING_ROUNDS):
-        graph = import_graph(infer_shapes(model))
-        graph.toposort()
-        before = len(graph.nodes)
-        _fold_once(graph)
-        resolve_shapes(graph)
-        _fold_once(graph)
-        if len(graph.nodes) == before or not any(node.op == "Shape" for node in graph.nodes):
-            break
-        model = export_graph(graph, model)
-    return graph
-
-
-def _fold_once(graph: gs.Graph) -> None:
-    # Subgraphs stay as they are: their nodes are never pruned and folding may flatten an If.
-    # graphsurgeon's folding of shapes may turn float arithmetic on extents into integer
-    # arithmetic, which rounds differently.
-    graph.fold_constants(
-        fold_shapes=False,
-        recurse_subgraphs=False,
-        flatten_subgraphs=False,
-        should_exclude_node=lambda node: node.op in KEPT_OPS,
-    )
-    graph.cleanup()
 
 
 def _drop_unread_outputs(graph: gs.Graph) -> None:

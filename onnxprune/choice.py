@@ -12,6 +12,7 @@ from onnxprune.arrays import Array
 from onnxprune.errors import TargetError
 from onnxprune.executor import Executor
 from onnxprune.options import Options
+from onnxprune.progress import shown
 from onnxprune.sensitivity import LEVELS, measure_sensitivity, try_counts
 from onnxprune.study import Batches, Study
 from onnxprune.trials import TrialNetwork
@@ -20,7 +21,7 @@ SAFE_ERROR = 0.1
 """Without a target: relative error of the outputs, on samples not fitted on, that is accepted."""
 
 SEARCH_STEPS = 7
-"""Bisection steps over the fraction of MACs kept when there is no target: 1 % apart."""
+"""Bisection steps over the fraction of MACs kept when there is no target: under 1 % apart."""
 
 TRIAL_PASSES = 4
 """Times the calibration set all trials together may run through the network."""
@@ -75,7 +76,15 @@ def choose(
         limit = replace(macs, limit=fraction * macs.full)
         return allocate(study, [limit], options.allocation, laws)
 
-    return Choice(_largest_safe(study, trials, within), laws)
+    floors = np.array([study.allowed[group.name][0] for group in study.groups], np.int64)
+    least = float(_of_selected(study, macs.cost)(floors)) / (macs.full or 1.0)
+    if least >= 1:
+        raise TargetError(
+            "no channel group may keep fewer channels than it has; lower --align, exclude fewer "
+            "groups, or give a --target other than macs"
+        )
+    safe = _largest_safe(study, trials, within, least, progress=options.progress)
+    return Choice(safe, laws)
 
 
 def allocate(
@@ -123,18 +132,19 @@ def _of_selected(study: Study, cost: Costs) -> Costs:
 
 
 def _largest_safe(
-    study: Study, trials: TrialNetwork, within: Callable[[float], dict[str, int]]
+    study: Study,
+    trials: TrialNetwork,
+    within: Callable[[float], dict[str, int]],
+    least: float,
+    *,
+    progress: bool = False,
 ) -> dict[str, int]:
-    """The counts within the smallest fraction of MACs at which all outputs stay safe."""
+    """The counts within the smallest fraction of MACs, from ``least`` on, that is safe."""
     best: dict[str, int] | None = None
-    low, high = 0.0, 1.0
-    for _ in range(SEARCH_STEPS):
+    low, high = least, 1.0
+    for _ in shown(range(SEARCH_STEPS), "searching the largest safe pruning", progress=progress):
         fraction = (low + high) / 2
-        try:
-            counts = within(fraction)
-        except TargetError:
-            low = fraction
-            continue
+        counts = within(fraction)
         distances = try_counts(study, trials, counts)
         if max(distance.relative_error for distance in distances) <= SAFE_ERROR:
             best, high = counts, fraction

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from onnxprune.alignment import Align
 from onnxprune.allocation import ALLOCATIONS
 from onnxprune.api import Result, apply_plan, prune
 from onnxprune.calibration import IMAGENET, Preprocessing
@@ -47,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if words and words[0] in COMMANDS:
-            return _apply(_apply_parser().parse_args(words[1:]))
+            parser = _apply_parser()
+            return _apply(parser, parser.parse_args(words[1:]))
         parser = _prune_parser()
         return _prune(parser, parser.parse_args(words))
     except OnnxPruneError as error:
@@ -97,7 +99,8 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--align",
         metavar="auto|N",
-        default="auto",
+        type=_align,
+        default=defaults.align,
         help="keep multiples of N channels; auto stays in onnxruntime's fast layout (default)",
     )
     how.add_argument("--include", metavar="REGEX", help="cut only groups of matching names")
@@ -151,12 +154,31 @@ def _apply_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _align(text: str) -> Align:
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"write auto or a number, not '{text}'") from None
+
+
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"write a number, or one per channel as 0.5,0.5,0.5, not '{text}'"
+        ) from None
 
 
 def _size(text: str) -> tuple[int, int]:
-    height, width = (int(part) for part in text.replace(",", "x").split("x"))
+    try:
+        height, width = (int(part) for part in text.replace(",", "x").split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"write height and width as 224x224, not '{text}'"
+        ) from None
     return height, width
 
 
@@ -167,7 +189,7 @@ def _prune(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
         options = _options(given)
     except (ValueError, CalibrationError) as error:
         _misused(parser, str(error))
-    _check_places(parser, given)
+    _check_written(parser, given)
     result = prune(given.model, given.calib, targets, options=options)
     result.save(given.output)
     _save_records(result, given)
@@ -179,12 +201,11 @@ def _prune(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
 
 
 def _options(given: argparse.Namespace) -> Options:
-    align = given.align if given.align == "auto" else int(given.align)
     return Options(
         criterion=given.criterion,
         allocation=given.allocation,
         recovery=not given.no_recovery,
-        align=align,
+        align=given.align,
         include=given.include,
         exclude=given.exclude,
         provider=given.provider,
@@ -208,17 +229,37 @@ def _preprocessing(given: argparse.Namespace) -> Preprocessing | None:
     return None if stated.is_empty else stated
 
 
-def _check_places(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
-    """Refuse before the work what could only fail after it."""
-    if given.output.exists() and given.model.exists() and given.output.samefile(given.model):
-        _misused(parser, "OUT is the model itself; write the pruned model to another file")
-    for path in (given.output, given.report, given.plan):
+def _check_written(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Refuse before the work what could only fail, or overwrite something, after it."""
+    writes = {"OUT": given.output, "--report": given.report, "--plan": given.plan}
+    for path in writes.values():
+        if path is not None and path.is_dir():
+            _misused(parser, f"{path} is a folder; name a file")
+    if given.plan:
+        writes["--plan's weights"] = given.plan.with_suffix(".npz")
+    _check_places(parser, {"IN": given.model, "--calib": Path(given.calib)}, writes)
+
+
+def _check_places(
+    parser: argparse.ArgumentParser, reads: dict[str, Path], writes: dict[str, Path | None]
+) -> None:
+    """Refuse to write one file over another that is read or written, or where none can be."""
+    taken = dict(reads)
+    for what, path in writes.items():
         if path is None:
             continue
-        if path.is_dir():
-            _misused(parser, f"{path} is a folder; name a file")
-        if not os.access(path.absolute().parent, os.W_OK):
-            raise OnnxPruneError(f"{path}: its folder does not exist or cannot be written")
+        for other, other_path in taken.items():
+            if _same(path, other_path):
+                _misused(parser, f"{what} would overwrite {other}, {path}; name another file")
+        folder = path.absolute().parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise OnnxPruneError(f"{path}: the folder {folder} is missing or cannot be written")
+        taken[what] = path
+
+
+def _same(path: Path, other: Path) -> bool:
+    linked = path.exists() and other.exists() and path.samefile(other)
+    return linked or path.resolve() == other.resolve()
 
 
 def _save_records(result: Result, given: argparse.Namespace) -> None:
@@ -232,7 +273,13 @@ def _save_records(result: Result, given: argparse.Namespace) -> None:
         raise OnnxPruneError(f"the model was written, but a record was not: {error}") from error
 
 
-def _apply(given: argparse.Namespace) -> int:
+def _apply(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
+    reads = {"IN": given.model, "the plan": given.plan}
+    if given.weights:
+        reads["--weights"] = given.weights
+    if given.output.is_dir():
+        _misused(parser, f"{given.output} is a folder; name a file")
+    _check_places(parser, reads, {"OUT": given.output})
     weights = Weights.load(given.weights) if given.weights else None
     apply_plan(given.model, Plan.load(given.plan), given.output, weights)
     return 0

@@ -33,9 +33,17 @@ class OutputDistance:
     _rows: int = field(default=0, repr=False)
 
     def add(self, reference: Array, changed: Array) -> None:
-        """Add one batch; both arrays have the same shape."""
+        """Add one batch; an output that is no numeric array is passed over.
+
+        An output whose shape depends on the values (detections, say) may come out in another one;
+        it then counts as all wrong: as if it had been zero.
+        """
+        if not is_numeric(reference):
+            return
         old = np.asarray(reference, np.float64)
         new = np.asarray(changed, np.float64)
+        if new.shape != old.shape:
+            new = np.zeros_like(old)
         self.samples += old.shape[0] if old.ndim else 1
         self._squared += float(np.sum((old - new) ** 2))
         self._reference += float(np.sum(old**2))
@@ -76,15 +84,17 @@ class OutputDistance:
 def kl_divergence(reference: Array, changed: Array) -> Array:
     """KL(reference || changed) in nats of each row of class scores, shape (rows,).
 
-    Rows that are probabilities already are taken as such, anything else as logits.
+    Rows are taken as probabilities if those of the reference are, else as logits.
     """
-    old, new = (_log_probabilities(rows) for rows in (reference, changed))
+    probabilities = is_distribution(reference)
+    old, new = (_log_probabilities(r, known=probabilities) for r in (reference, changed))
     divergence: Array = np.sum(np.exp(old) * (old - new), axis=1)
     return np.maximum(divergence, 0.0)
 
 
-def _log_probabilities(rows: Array) -> Array:
-    if is_distribution(rows):
+def _log_probabilities(rows: Array, *, known: bool) -> Array:
+    """Logarithms of probabilities that are known, or of those that logits mean."""
+    if known:
         logs = np.log(np.maximum(rows, 1e-12))
         normalised: Array = logs - logsumexp(logs, axis=1, keepdims=True)
         return normalised
@@ -97,13 +107,18 @@ def is_distribution(rows: Array) -> bool:
     return bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1.0, atol=1e-3))
 
 
+def is_numeric(output: object) -> bool:
+    """Whether a model's output is an array of numbers or truth values, not text or a sequence."""
+    return isinstance(output, np.ndarray) and output.dtype.kind in "fiub"
+
+
 def looks_like_scores(output: Array, feed: Feed) -> bool:
     """Whether an output is one row of class scores per sample.
 
     A matrix (trailing axes of extent 1 aside) of at least two floating-point columns; one as wide
     as an input is a reconstruction, not scores.
     """
-    if output.ndim < 2 or not np.issubdtype(output.dtype, np.floating):
+    if not is_numeric(output) or output.ndim < 2 or output.dtype.kind != "f":
         return False
     width = output.shape[1]
     matrix = width > 1 and output.size == output.shape[0] * width
@@ -111,7 +126,7 @@ def looks_like_scores(output: Array, feed: Feed) -> bool:
 
 
 def distances(names: Sequence[str], reference: Sequence[Array], feed: Feed) -> list[OutputDistance]:
-    """Empty accumulators for the numeric outputs of a model, told apart by a first batch."""
+    """Empty accumulators for the outputs of a model, told apart by a first batch."""
     return [
         OutputDistance(name, looks_like_scores(array, feed))
         for name, array in zip(names, reference, strict=True)

@@ -10,13 +10,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from tqdm import tqdm
+from onnxprune.progress import shown
 
 Shard = TypeVar("Shard")
 Partial = TypeVar("Partial")
 Total = TypeVar("Total")
-
-_PROGRESS_DELAY = 2.0  # seconds; a pass shorter than this needs no bar
 
 
 class Executor(Protocol):
@@ -68,14 +66,7 @@ class InProcess:
     ) -> Total:
         """See ``Executor.map_reduce``."""
         total = initial
-        bar = tqdm(
-            shards,
-            desc=label,
-            total=count,
-            delay=_PROGRESS_DELAY,
-            leave=False,
-            disable=None if self.progress else True,
-        )
+        bar = shown(shards, label, progress=self.progress, count=count)
         for number, shard in enumerate(bar):
             total = merge(total, task(number, shard))
         return total

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.arrays import Feed
+from onnxprune.progress import shown
 from onnxprune.runtime import ModelSource, Provider, Session
 
 MIN_RUNS = 5  # of each model, however long they take
@@ -38,6 +39,7 @@ def interleaved_latency(
     threads: int | None = 1,
     provider: Provider = "cpu",
     budget_seconds: float = 5.0,
+    progress: bool = False,
 ) -> list[Latency]:
     """Times models on one feed, in turns: A B A B ..., so that drift of the machine hits all.
 
@@ -49,6 +51,7 @@ def interleaved_latency(
         threads: threads within one operator; None leaves the choice to onnxruntime.
         provider: where the models run.
         budget_seconds: no further round starts after this long, once each model has 5 runs.
+        progress: whether to show a bar.
 
     Returns:
         One record for each model, in order.
@@ -59,7 +62,7 @@ def interleaved_latency(
             session.run(feed)
     times: list[list[float]] = [[] for _ in sessions]
     deadline = time.perf_counter() + budget_seconds
-    for done in range(max(runs, 1)):
+    for done in shown(range(max(runs, 1)), "measuring latency", progress=progress):
         if done >= MIN_RUNS and time.perf_counter() > deadline:
             break
         for session, own in zip(sessions, times, strict=True):

@@ -80,7 +80,7 @@ def infer_shapes(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelP
         if is_large(model):
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "model.onnx"
-                onnx.save(model, path, save_as_external_data=True, location="model.data")
+                _save_external(model, path, "model.data")
                 onnx.shape_inference.infer_shapes_path(path, strict_mode=strict, data_prop=True)
                 return onnx.load(path)
         return onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=True)
@@ -89,6 +89,13 @@ def infer_shapes(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelP
             raise UnsupportedModelError(f"shapes cannot be inferred: {error}") from error
         logger.info("shape inference failed, going on without: %s", error)
         return model
+
+
+def _save_external(model: onnx.ModelProto, path: Path, location: str) -> None:
+    """Save with the weights in a file of their own; saving takes them out of what it saves."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    onnx.save(copy, path, save_as_external_data=True, location=location)
 
 
 def import_graph(model: onnx.ModelProto) -> gs.Graph:
@@ -196,7 +203,10 @@ def pending(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
             temporary = Path(folder) / path.name
             data = f"{path.name}.data"
             external = is_large(model)
-            onnx.save(model, temporary, save_as_external_data=external, location=data)
+            if external:
+                _save_external(model, temporary, data)
+            else:
+                onnx.save(model, temporary)
             yield temporary
             if external:
                 os.replace(temporary.with_name(data), path.with_name(data))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import get_args
 
 from onnxprune.alignment import Align
 from onnxprune.allocation import ALLOCATIONS
@@ -54,9 +55,16 @@ class Options:
         if self.allocation not in ALLOCATIONS:
             known = ", ".join(ALLOCATIONS)
             raise ValueError(f"unknown allocation '{self.allocation}'; known: {known}")
+        if self.provider not in get_args(Provider):
+            known = ", ".join(get_args(Provider))
+            raise ValueError(f"unknown provider '{self.provider}'; known: {known}")
+        if isinstance(self.align, str) and self.align != "auto":
+            raise ValueError(f"align is 'auto' or a number of channels, not '{self.align}'")
         for number in (self.batch, self.num_samples, self.align):
             if isinstance(number, int) and number < 1:
                 raise ValueError(f"batch, num_samples and align must be at least 1, not {number}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, but is {self.seed}")
         _check_pattern(self.include)
         _check_pattern(self.exclude)
 

@@ -44,6 +44,11 @@ class Outcome:
     solutions: Mapping[str, Sequence[Solution]]
     cost: CostModel
 
+    @property
+    def plan_cuts(self) -> bool:
+        """Whether any group lost channels."""
+        return bool(self.study.keeps(self.choice.counts))
+
 
 def describe(
     outcome: Outcome,
@@ -63,12 +68,15 @@ def describe(
     for output in outputs:
         if not output.relative_error < float("inf"):
             raise ValidationError(
-                f"output '{output.name}' of the pruned model is infinite or not a number"
+                f"output '{output.name}' of the pruned model, or of the original, is infinite or "
+                "not a number on calibration samples; check that they are what the model expects"
             )
     models = (outcome.original, outcome.pruned)
     latencies: Sequence[Latency | None] = (None, None)
     if options.latency:
-        latencies = interleaved_latency(models, sample, provider=options.provider)
+        latencies = interleaved_latency(
+            models, sample, provider=options.provider, progress=options.progress
+        )
     macs = (outcome.study.sizes, _counts(outcome))
     before, after = (
         Footprint(parameter_count(m), round(float(outcome.cost.macs(c))), m.ByteSize(), latency)
@@ -107,6 +115,8 @@ def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
         "include": options.include,
         "exclude": options.exclude,
         "provider": options.provider,
+        "num_samples": options.num_samples,
+        "batch": options.batch,
         "seed": options.seed,
         "versions": {name: version(name) for name in ("onnxprune", "onnx", "numpy", "scipy")},
     }
@@ -144,7 +154,11 @@ def _frozen(outcome: Outcome) -> list[FrozenReport]:
     total = float(outcome.cost.macs(outcome.study.sizes)) or 1.0
     rows = [
         FrozenReport(
-            f.producer, f.frozen, f.size, f.reason, outcome.cost.node_macs[f.producer] / total
+            f.producer,
+            f.frozen,
+            f.size,
+            f.reason,
+            outcome.cost.node_macs.get(f.producer, 0.0) / total,
         )
         for f in outcome.study.network.frozen
     ]
@@ -153,6 +167,8 @@ def _frozen(outcome: Outcome) -> list[FrozenReport]:
 
 def _notes(outcome: Outcome, split: Split) -> list[str]:
     notes = [split.note] if split.note else []
+    if not outcome.plan_cuts:
+        notes.append("nothing was cut: the model meets the targets as it is")
     thin = outcome.study.thin_layers()
     if thin:
         notes.append(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,16 @@ from onnxprune.arrays import Array, IndexArray, Matrix, Vector
 from onnxprune.errors import PlanMismatchError
 
 FORMAT = 1
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,  # an .npy file, whose array is no archive
+    AttributeError,  # the same on Python 3.10
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -195,12 +206,14 @@ class Weights:
         """
         try:
             with np.load(path, allow_pickle=False) as file:
-                count = len(file.files) // 3
+                count = sum(name.startswith("name.") for name in file.files)
+                if len(file.files) != 3 * count:
+                    raise ValueError("it holds other arrays than names, weights and biases")
                 return cls(
                     {
                         str(file[f"name.{i}"]): (file[f"weight.{i}"], file[f"bias.{i}"])
                         for i in range(count)
                     }
                 )
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise PlanMismatchError(f"{path}: not a readable weights file ({error})") from error

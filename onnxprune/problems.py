@@ -54,12 +54,13 @@ class ConsumerView:
         biases = np.split(self.linear_map.bias_vector(), parts)
         channels = np.split(self.channels, parts)
         window = self.linear_map.window
+        grams, tune_grams = fit.mean(), tune.mean()
         return [
             LayerProblem(
                 name=self.name if parts == 1 else f"{self.name}[{part}]",
                 weight=np.column_stack([weights[part], self._stacked_bias(biases[part])]),
-                gram=fit.mean()[part],
-                tune_gram=tune.mean()[part],
+                gram=grams[part],
+                tune_gram=tune_grams[part],
                 channels=channels[part],
                 taps=weights[part].shape[1] // channels[part].size,
                 rows=fit.rows,
@@ -160,8 +161,9 @@ def flattened(channels: IndexArray) -> tuple[int, bool]:
     fold = int(np.gcd.reduce(np.append(changes, channels.size)))
     if fold > 1:
         return fold, True
-    repeats = np.flatnonzero(channels == channels[0])
-    period = int(repeats[1]) if repeats.size > 1 else channels.size
+    anchor = channels[np.argmax(channels != FROZEN)]  # frozen entries all look the same
+    repeats = np.flatnonzero(channels == anchor)
+    period = int(repeats[1] - repeats[0]) if repeats.size > 1 else channels.size
     if channels.size % period == 0 and (channels.reshape(-1, period) == channels[:period]).all():
         return channels.size // period, False
     return 1, True

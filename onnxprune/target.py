@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,9 +37,12 @@ class Target:
             known = "; ".join(f"{kind}: {text}" for kind, text in KINDS.items())
             raise ValueError(f"unknown target '{self.kind}' ({known})")
         if self.kind == "ratio" and not 0 <= self.value < 1:
-            raise ValueError(f"ratio is the fraction of channels removed, not {self.value:g}")
-        if self.value < 0 or (self.kind != "ratio" and self.value == 0):
-            raise ValueError(f"target {self.kind} must be above 0, not {self.value:g}")
+            raise ValueError(
+                "ratio is the fraction of the channels removed, at least 0 and below 1, "
+                f"not {self.value:g}"
+            )
+        if self.kind != "ratio" and not (self.value > 0 and math.isfinite(self.value)):
+            raise ValueError(f"target {self.kind} must be a number above 0, not {self.value:g}")
 
     @classmethod
     def parse(cls, text: str) -> Target:
@@ -47,9 +51,13 @@ class Target:
         Raises:
             ValueError: the text is not a target.
         """
-        match = re.fullmatch(r"\s*(\w+)\s*=\s*([0-9.]+(?:e[+-]?\d+)?)\s*([kKmMgG]?)\s*", text)
+        match = re.fullmatch(
+            r"\s*(\w+)\s*=\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([kKmMgG]?)\s*", text
+        )
         if match is None:
-            raise ValueError(f"'{text}' is not a target; write for example macs=0.5")
+            raise ValueError(
+                f"'{text}' is not a target; write for example macs=0.5, params=500k or ratio=0.3"
+            )
         kind, number, unit = match.groups()
         return cls(kind, float(number) * _UNITS[unit.lower()])
 
@@ -84,5 +92,6 @@ def bounds_of(
         kept = 1.0 - target.value if target.kind == "ratio" else target.value
         limit = kept * full if kept <= 1.0 else kept
         # A hair of slack: counts are whole numbers and fractions are not.
-        bounds.append(Bound(target.kind, costs, limit * (1 + 1e-9), full))
+        name = "kept channels (1 - ratio)" if target.kind == "ratio" else target.kind
+        bounds.append(Bound(name, costs, limit * (1 + 1e-9), full))
     return bounds

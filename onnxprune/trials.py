@@ -15,7 +15,8 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxprune.arrays import Array, Feed
-from onnxprune.comparison import OutputDistance, distances
+from onnxprune.comparison import OutputDistance, distances, is_numeric
+from onnxprune.errors import UnsupportedModelError
 from onnxprune.executor import Executor
 from onnxprune.groups import find_groups
 from onnxprune.model import export_graph
@@ -59,20 +60,25 @@ class TrialNetwork:
             [],
             label="reference outputs",
         )
+        if not any(is_numeric(output) for _, outputs in self._batches for output in outputs):
+            raise UnsupportedModelError(
+                "no output of the model is an array of numbers, by which prunings could be judged"
+            )
 
     def distances(self, replaced: Mapping[str, tuple[Array, Array]]) -> list[OutputDistance]:
-        """Distances of all outputs from the original's.
+        """Distances from the original's of all outputs that are arrays of numbers.
 
         Args:
             replaced: consumer name -> (full-size weight, bias) to use instead of its own.
         """
         feed, reference = self._batches[0]
-        return self._executor.map_reduce(
+        total = self._executor.map_reduce(
             lambda _, batch: (batch[1], self._run(batch[0], replaced)),
             self._batches,
             _add,
             distances(self._names, reference, feed),
         )
+        return [distance for distance in total if distance.samples]
 
     def _run(self, feed: Feed, replaced: Mapping[str, tuple[Array, Array]]) -> list[Array]:
         weights = dict(self._weights)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from onnxprune.arrays import Array, Feed
-from onnxprune.comparison import OutputDistance, distances
+from onnxprune.comparison import OutputDistance, distances, is_numeric
 from onnxprune.errors import ValidationError
 from onnxprune.executor import Executor
 from onnxprune.runtime import ModelSource, Provider, Session
@@ -42,21 +42,26 @@ def check_file(
     if feed is None:
         return
     for name, array in zip(session.outputs, session.run(feed), strict=True):
-        if isinstance(array, np.ndarray) and array.dtype.kind == "f" and np.isnan(array).any():
+        if is_numeric(array) and not np.isfinite(array).all():
             raise ValidationError(
-                f"output '{name}' of the pruned model is not a number on a calibration sample"
+                f"output '{name}' of the pruned model is infinite or not a number on a "
+                "calibration sample"
             )
 
 
 def check_interface(pruned: onnx.ModelProto, original: onnx.ModelProto) -> None:
-    """Raise ValidationError unless inputs, outputs, opset and IR version are the original's."""
+    """Raise ValidationError unless inputs, outputs and header are the original's."""
     initializers = {tensor.name for tensor in original.graph.initializer}
     initializers |= {tensor.name for tensor in pruned.graph.initializer}
     for kind in ("input", "output"):
         before = [v for v in getattr(original.graph, kind) if v.name not in initializers]
         after = [v for v in getattr(pruned.graph, kind) if v.name not in initializers]
         if [v.SerializeToString() for v in before] != [v.SerializeToString() for v in after]:
-            raise ValidationError(f"the pruned model's graph {kind}s differ from the original's")
+            names = [", ".join(f"'{v.name}'" for v in values) for values in (after, before)]
+            raise ValidationError(
+                f"the pruned model's graph {kind}s {names[0]} differ from the original's "
+                f"{names[1]} in name, type or shape"
+            )
     for field in ("ir_version", "opset_import", "metadata_props", "domain", "model_version"):
         if getattr(pruned, field) != getattr(original, field):
             raise ValidationError(f"the pruned model's {field} differs from the original's")
@@ -77,6 +82,9 @@ def compare(
         batches: samples.
         executor: where the batches run.
         provider: onnxruntime provider.
+
+    Returns:
+        One distance for every output that is an array of numbers.
     """
     sessions = [Session(model, provider=provider, arena=False) for model in (original, changed)]
     names = list(sessions[0].outputs)
@@ -91,9 +99,9 @@ def compare(
         feed, (reference, outputs) = partial
         total = total or distances(names, reference, feed)
         for distance, before, after in zip(total, reference, outputs, strict=True):
-            if isinstance(before, np.ndarray) and before.dtype.kind in "fiu":
-                distance.add(before, after)
+            distance.add(before, after)
         return total
 
     empty: list[OutputDistance] = []
-    return executor.map_reduce(task, batches, merge, empty, label="comparing")
+    total = executor.map_reduce(task, batches, merge, empty, label="comparing")
+    return [distance for distance in total if distance.samples]

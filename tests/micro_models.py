@@ -80,6 +80,10 @@ def floats(*values: float) -> np.ndarray:
     return np.array(values, np.float32)
 
 
+def scalar(value: float) -> np.ndarray:
+    return np.array(value, np.float32)
+
+
 def positive(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0.5, 2.0, shape).astype(np.float32)
 
@@ -134,17 +138,14 @@ def _binary(op: str) -> Builder:
 MICRO_MODELS |= {op: _unary(op) for op in UNARY}
 MICRO_MODELS |= {op: _binary(op) for op in BROADCAST}
 MICRO_MODELS |= {
-    "Clip": chain(
-        "h = Clip(c, lo, hi)",
-        {"lo": floats(0)[0:1].reshape(()), "hi": np.float32(6)[()] * np.ones((), np.float32)},
-    ),
+    "Clip": chain("h = Clip(c, lo, hi)", {"lo": scalar(0), "hi": scalar(6)}),
     "Clip attributes": chain("h = Clip <min = 0.0, max = 6.0> (c)", opset=9, ir=4),
-    "Clip without minimum": chain("h = Clip(c, , hi)", {"hi": np.ones((), np.float32)}),
+    "Clip without minimum": chain("h = Clip(c, , hi)", {"hi": scalar(1)}),
     "Dropout": chain("h = Dropout(c)", opset=13),
     "Dropout with mask": chain("h, mask = Dropout(c)", opset=13),
     "Sub channel constant": chain("h = Sub(k, c)", {"k": positive(7, 1, 8, 1, 1)}),
     "Div channel constant": chain("h = Div(c, k)", {"k": positive(8, 1, 8, 1, 1)}),
-    "Mul scalar": chain("h = Mul(c, k)", {"k": np.full((), 2, np.float32)}),
+    "Mul scalar": chain("h = Mul(c, k)", {"k": scalar(2)}),
     "Add one value": chain("h = Add(c, k)", {"k": floats(2)}),
     "Mul spatial constant": chain("h = Mul(c, k)", {"k": (8, 8)}),
     "Mul full constant": chain("h = Mul(c, k)", {"k": (1, 8, 8, 8)}),
@@ -302,7 +303,7 @@ MICRO_MODELS |= {
     ),
     "Gemm scalar bias": whole(
         "a = Gemm(x, w1, b1) h = Relu(a) y = Gemm(h, w2, b2)",
-        {"w1": (6, 9), "b1": np.full((), 0.3, np.float32), "w2": (9, 5), "b2": floats(0.7)},
+        {"w1": (6, 9), "b1": scalar(0.3), "w2": (9, 5), "b2": floats(0.7)},
         inputs="float[N,6] x",
         outputs=SCORES,
     ),
@@ -531,7 +532,7 @@ MICRO_MODELS |= {
         {
             "w1": (6, 3, 3, 3),
             "pads": ints(0, 2, 0, 0, 0, 3, 0, 0),
-            "value": np.full((), 0.5, np.float32),
+            "value": scalar(0.5),
             "w2": (4, 11, 1, 1),
         },
     ),
@@ -545,7 +546,8 @@ MICRO_MODELS |= {
         " b = Conv <pads=[1,1,1,1], strides=[2,2]> (r, w3) e = Relu(b)"
         " f = Conv <pads=[1,1,1,1]> (e, w4) t = Slice(r, start, end, axes, steps)"
         # The widths come from a chain of constants, as exporters write them.
-        " none = ConstantOfShape <value = int64[1] {0}> (four) left = Concat <axis=0> (zero, two, zero, zero)"
+        " none = ConstantOfShape <value = int64[1] {0}> (four)"
+        " left = Concat <axis=0> (zero, two, zero, zero)"
         " widths = Concat <axis=0> (left, left) both = Concat <axis=0> (none, none)"
         " all = Add(widths, both)"
         " s = Pad(t, all, fill) g = Add(f, s) h = Relu(g) y = Conv(h, w2)",
@@ -562,7 +564,7 @@ MICRO_MODELS |= {
             "four": ints(4),
             "zero": ints(0),
             "two": ints(2),
-            "fill": np.zeros((), np.float32),
+            "fill": scalar(0),
         },
     ),
     "padding shortcut, opset 9": whole(

@@ -15,6 +15,7 @@ GRAPH_HALF = (
     "canonical",
     "cost",
     "coupling",
+    "folding",
     "groups",
     "linear_map",
     "model",

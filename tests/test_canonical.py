@@ -188,13 +188,28 @@ def test_shape_chains_are_followed(
     assert distance(run(canonical, feed), run(model, feed)) <= FOLDED
 
 
+def test_a_shape_with_two_unknown_extents_stays_computed(rng: np.random.Generator) -> None:
+    model = build(
+        f"{CONV_IN} s = Shape(z) u = Gather(s, one) shape = Concat <axis=0> (u, minus)"
+        " y = Reshape(c, shape)",
+        CONVS | {"one": ints(1), "minus": ints(-1)},
+        inputs="float[N,3,8,8] x, float[3,M] z",
+        outputs="float[A,B] y",
+    )
+    canonical = canonicalise(model)
+    assert "Shape" in ops(canonical)
+    feed = random_feed(model, rng, 2) | {"z": np.ones((3, 4), np.float32)}
+    assert distance(run(canonical, feed), run(model, feed)) <= FOLDED
+
+
 def test_functions_are_inlined(rng: np.random.Generator) -> None:
     model = parser.parse_model(
         """<ir_version: 8, opset_import: ["" : 17, "local" : 1]>
         g (float[N,3] x) => (float[N,2] y) <float[3,2] w = {1, 2, 3, 4, 5, 6}>
         { y = local.twice (x, w) }
         <domain: "local", opset_import: ["" : 17]>
-        twice (a, b) => (c) { m = MatMul(a, b) k = Constant <value_float = 2.0> () c = Mul(m, k) }"""
+        twice (a, b) => (c)
+        { m = MatMul(a, b) k = Constant <value_float = 2.0> () c = Mul(m, k) }"""
     )
     canonical = canonicalise(model)
     assert ops(canonical) == ["MatMul", "Mul"]

@@ -28,6 +28,13 @@ from onnxprune.rewrite import apply
 from onnxprune.rules import registry
 from onnxprune.rules.registry import Facts
 
+REJECTED = (
+    AssertionError,
+    OnnxPruneError,
+    onnx.checker.ValidationError,
+    onnx.shape_inference.InferenceError,
+)
+
 
 def agrees(micro: Subject, rng: np.random.Generator, keeps: dict[str, np.ndarray]) -> None:
     pruned = apply(micro.model, micro.plan(keeps))
@@ -116,14 +123,7 @@ def test_mutated_rules_are_seen(
     agrees(micro := Subject(MICRO_MODELS[name]()), rng, halves(micro))
     monkeypatch.setitem(registry._RULES, ("", op), mutant)
     wrong = Subject(micro.model)
-    with pytest.raises(
-        (
-            AssertionError,
-            OnnxPruneError,
-            onnx.checker.ValidationError,
-            onnx.shape_inference.InferenceError,
-        )
-    ):
+    with pytest.raises(REJECTED):
         agrees(wrong, rng, halves(wrong))
 
 
@@ -146,14 +146,7 @@ def test_missing_fixups_are_seen(
     keeps = random_keeps(micro.network, rng, 0.4)
     agrees(micro, rng, keeps)
     monkeypatch.delitem(registry._FIXUPS, ("", op))
-    with pytest.raises(
-        (
-            AssertionError,
-            OnnxPruneError,
-            onnx.checker.ValidationError,
-            onnx.shape_inference.InferenceError,
-        )
-    ):
+    with pytest.raises(REJECTED):
         agrees(micro, rng, keeps)
 
 
@@ -167,18 +160,12 @@ def test_structure_refuses_a_changed_interface() -> None:
 
 
 def test_structure_refuses_contradicting_shapes() -> None:
-    original = MICRO_MODELS["Conv"]()
+    original = MICRO_MODELS["Gemm"]()
     changed = onnx.ModelProto.FromString(original.SerializeToString())
     weight = next(t for t in changed.graph.initializer if t.name == "w2")
-    weight.CopyFrom(numpy_helper.from_array(np.ones((4, 7, 3, 3), np.float32), "w2"))
-    session_fails = (
-        onnx.shape_inference.InferenceError,
-        onnx.checker.ValidationError,
-        AssertionError,
-    )
-    with pytest.raises((*session_fails, OnnxPruneError)):
+    weight.CopyFrom(numpy_helper.from_array(np.ones((8, 5), np.float32), "w2"))
+    with pytest.raises(onnx.shape_inference.InferenceError):
         structure_ok(changed, original)
-        outputs_match(changed, original, 1.0, np.random.default_rng(0))
 
 
 def test_distance_is_infinite_for_other_shapes_and_for_nan() -> None:

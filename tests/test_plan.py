@@ -64,6 +64,9 @@ def test_a_keep_is_sorted_without_repeats_and_in_range(units: tuple[int, ...]) -
         Keep("g", units, 4)
 
 
+EDIT = '"type": "keep", "group": "g", "size": 2'
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -74,9 +77,9 @@ def test_a_keep_is_sorted_without_repeats_and_in_range(units: tuple[int, ...]) -
         '{"format": 1, "model": "a"}',
         '{"format": 2, "model": "a", "edits": []}',
         '{"format": 1, "model": "a", "edits": [{"type": "drop"}]}',
-        '{"format": 1, "model": "a", "edits": [{"type": "keep", "group": "g", "size": 2}]}',
-        '{"format": 1, "model": "a", "edits": [{"type": "keep", "group": "g", "size": 2, "keep": [5]}]}',
-        '{"format": 1, "model": "a", "edits": [{"type": "keep", "group": "g", "size": 2, "keep": "x"}]}',
+        f'{{"format": 1, "model": "a", "edits": [{{{EDIT}}}]}}',
+        f'{{"format": 1, "model": "a", "edits": [{{{EDIT}, "keep": [5]}}]}}',
+        f'{{"format": 1, "model": "a", "edits": [{{{EDIT}, "keep": "x"}}]}}',
         '{"format": 1, "model": "a", "edits": 7}',
         '{"format": 1, "model": "a", "edits": [7]}',
     ],

@@ -235,6 +235,15 @@ def test_a_resize_to_computed_sizes_freezes() -> None:
     assert "Conv_0" in frozen_reasons(model)
 
 
+def test_a_convolution_with_a_computed_bias_is_no_producer() -> None:
+    model = build(
+        f"c = Conv <pads=[1,1,1,1]> (x, w1, k) h = Relu(c) {CONV_OUT}",
+        CONVS,
+        inputs="float[N,3,8,8] x, float[8] k",
+    )
+    assert "not constant" in frozen_reasons(model)["Conv_0"]
+
+
 def test_dynamic_channels_freeze() -> None:
     model = build(
         f"{CONV_IN} h = Concat <axis=1> (c, z) {CONV_OUT}",

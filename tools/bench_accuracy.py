@@ -220,8 +220,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         lines += [
             f"### {model}.onnx",
             "",
-            f"Calibration `{first['calibration']}`, accuracy on `{first['test']}`, "
-            + f"original {first['base']:.2f} %.",
+            _caption(first),
             "",
             "| criterion | recovery | " + " | ".join(COLUMNS) + " |",
             "|---|---|---:|---:|---:|---:|",
@@ -240,6 +239,13 @@ def table(rows: list[dict[str, Any]]) -> str:
             lines.append(f"| {criterion} | {recovery} | {' | '.join(values)} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _caption(row: dict[str, Any]) -> str:
+    return (
+        f"Calibration `{row['calibration']}`, accuracy on `{row['test']}`, "
+        f"original {row['base']:.2f} %."
+    )
 
 
 def _loader() -> Any:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 
 from onnxprune.arrays import IndexArray, Matrix, Vector
 from onnxprune.linalg import factor, inverse_of
@@ -141,8 +140,9 @@ class BlockElimination:
 
 
 def inverse_triangle(matrix: Matrix) -> Matrix:
-    """L^-1 of matrix = L L^T; the blocks are small, so a product is cheaper than a solve."""
-    inverse: Matrix = solve_triangular(
-        factor(matrix, 0.0), np.eye(len(matrix)), lower=True, check_finite=False
-    )
-    return inverse
+    """L^-1 of matrix = L L^T; for blocks so small that threads only wait for each other."""
+    try:
+        lower = np.asarray(np.linalg.cholesky(matrix), np.float64)
+    except np.linalg.LinAlgError:
+        lower = factor(matrix, 0.0)  # raises the ridge until it succeeds
+    return np.asarray(np.linalg.inv(lower), np.float64)
