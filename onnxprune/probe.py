@@ -53,24 +53,21 @@ class Probe:
     uniform_count: int
 
 
-def probe(
-    model: onnx.ModelProto, requests: Sequence[GramRequest], *, multiply: bool = True
-) -> Probe:
+def probe(model: onnx.ModelProto, requests: Sequence[GramRequest]) -> Probe:
     """Returns a copy of the model that computes only what the requests need.
 
     Args:
         model: the model; it is not changed.
         requests: what to collect, at least one.
-        multiply: whether the graph multiplies the rows to Grams, or outputs them.
     """
     writer = _Writer(model)
     uniforms = writer.name("uniforms")
     outputs, types = [], []
     for request in requests:
         rows = _rows(writer, request, uniforms)
-        output = _gram(writer, request, rows) if multiply else rows
+        output = _gram(writer, request, rows)
         side = request.features + 1
-        shape = [request.spec.parts, side if multiply else None, side]
+        shape = [request.spec.parts, side, side]
         outputs.append(output)
         types.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, shape))
     probed = extract(model, types, writer.nodes, writer.initializers)

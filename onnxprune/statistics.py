@@ -7,8 +7,8 @@ bytes depend on the batches, the seed and the specs, not on timing or on what el
 
 from __future__ import annotations
 
-import functools
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any, Literal
 
@@ -27,11 +27,12 @@ from onnxprune.probe import probe
 from onnxprune.runtime import Provider, Session
 from onnxprune.sampling import GramRequest, draw_uniforms, request_for
 
-BackEnd = Literal["graph", "rows", "host"]
+BackEnd = Literal["graph", "host"]
 _BatchGrams = list[NDArray[np.floating[Any]]]
 _Task = Callable[[int, Feed], _BatchGrams]
 
 ROWS_PER_FEATURE = 20
+logger = logging.getLogger(__name__)
 
 
 def collect(
@@ -62,9 +63,7 @@ def collect(
         seed: of the drawn positions.
         executor: where the batches run; by default here, one after the other.
         back_end: where activations become Grams. "graph": in the runtime, and only Grams leave
-            it. "rows": the runtime gathers the rows and NumPy multiplies them with BLAS's own
-            threads; on a CPU it is faster for wide features, since BLAS knows that a Gram is
-            symmetric, but the rows of all specs are alive at once. "host": all in NumPy.
+            it; where onnxruntime refuses the graph, and with "host", in NumPy.
         rows_per_feature: rows wanted for each feature.
         provider: where the model runs.
         threads: threads within one operator; None leaves the choice to onnxruntime.
@@ -84,16 +83,16 @@ def collect(
         raise CalibrationError("no calibration samples: the Gram matrices would be empty")
     distinct = list(dict.fromkeys(specs))
     requests = _requests(model, distinct, samples, _batch_size(first), rows_per_feature)
-    make_task = _TASKS[back_end]
+    task, tap_major = _task(back_end, model, requests, seed, provider, threads)
     grams = (executor or InProcess()).map_reduce(
-        make_task(model, requests, seed, provider, threads),
+        task,
         itertools.chain([first], iterator),
         _merge,
         [Gram(r.spec.parts, r.features) for r in requests],
         label="statistics",
         count=len(batches) if isinstance(batches, Sized) else None,
     )
-    if back_end != "host":
+    if tap_major:
         pairs = zip(requests, grams, strict=True)
         grams = [gram.reordered(r.from_tap_major) for r, gram in pairs]
     return {r.spec: gram for r, gram in zip(requests, grams, strict=True)}
@@ -128,24 +127,36 @@ def _batch_size(feed: Feed) -> int:
     return max([1, *(len(array) for array in feed.values() if array.ndim)])
 
 
+def _task(
+    back_end: BackEnd,
+    model: onnx.ModelProto,
+    requests: Sequence[GramRequest],
+    seed: int,
+    provider: Provider,
+    threads: int | None,
+) -> tuple[_Task, bool]:
+    """The task of a shard, and whether its features are ordered (tap, channel)."""
+    if back_end == "graph":
+        try:
+            return _graph_task(model, requests, seed, provider, threads), True
+        except UnsupportedModelError as error:
+            logger.warning("statistics are reduced in NumPy, which is slower: %s", error)
+    return _host_task(model, requests, seed, provider, threads), False
+
+
 def _graph_task(
     model: onnx.ModelProto,
     requests: Sequence[GramRequest],
     seed: int,
     provider: Provider,
     threads: int | None,
-    *,
-    multiply: bool = True,
 ) -> _Task:
-    probed = probe(model, requests, multiply=multiply)
+    probed = probe(model, requests)
     session = Session(probed.model, provider=provider, threads=threads, arena=False)
 
     def task(shard: int, feed: Feed) -> _BatchGrams:
         uniforms = draw_uniforms(seed, shard, probed.uniform_count)
         grams: _BatchGrams = session.run({**feed, probed.uniforms: uniforms}, probed.outputs)
-        if not multiply:
-            with np.errstate(invalid="ignore"):  # found by the check, which names the activation
-                grams = [rows.transpose(0, 2, 1) @ rows for rows in grams]
         _check_finite(requests, grams, shard)
         return grams
 
@@ -177,13 +188,6 @@ def _host_task(
         return grams
 
     return task
-
-
-_TASKS: dict[BackEnd, Callable[..., _Task]] = {
-    "graph": _graph_task,
-    "rows": functools.partial(_graph_task, multiply=False),
-    "host": _host_task,
-}
 
 
 def _check_finite(requests: Sequence[GramRequest], grams: _BatchGrams, shard: int) -> None:
