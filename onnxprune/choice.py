@@ -76,13 +76,7 @@ def choose(
         limit = replace(macs, limit=fraction * macs.full)
         return allocate(study, [limit], options.allocation, laws)
 
-    floors = np.array([study.allowed[group.name][0] for group in study.groups], np.int64)
-    least = float(_of_selected(study, macs.cost)(floors)) / (macs.full or 1.0)
-    if least >= 1:
-        raise TargetError(
-            "no channel group may keep fewer channels than it has; lower --align, exclude fewer "
-            "groups, or give a --target other than macs"
-        )
+    least = _least_fraction(study, macs)
     safe = _largest_safe(study, trials, within, least, progress=options.progress)
     return Choice(safe, laws)
 
@@ -129,6 +123,18 @@ def _of_selected(study: Study, cost: Costs) -> Costs:
         return cost(full)
 
     return restricted
+
+
+def _least_fraction(study: Study, macs: Bound) -> float:
+    """The smallest fraction of the MACs that the groups' allowed counts can reach."""
+    floors = np.array([study.allowed[group.name][0] for group in study.groups], np.int64)
+    least = float(_of_selected(study, macs.cost)(floors)) / (macs.full or 1.0)
+    if least >= 1:
+        raise TargetError(
+            "no channel group may keep fewer channels than it has; lower --align or exclude fewer "
+            "groups"
+        )
+    return least
 
 
 def _largest_safe(

@@ -25,8 +25,9 @@ def extract(
         initializers: what the appended nodes read besides.
 
     Returns:
-        A model with all inputs of the original and only the nodes and weights that are needed:
-        onnxruntime executes the others too, whether their results are read or not.
+        A model with all inputs of the original that are no weights and only the nodes and weights
+        that are needed: onnxruntime executes the others too, whether their results are read or
+        not.
     """
     needed = {output.name for output in outputs}
     kept = []
@@ -42,7 +43,8 @@ def extract(
     )
     result.graph.name = model.graph.name
     result.graph.node.extend(reversed(kept))
-    result.graph.input.extend(model.graph.input)
+    dropped = {w.name for w in model.graph.initializer} - needed
+    result.graph.input.extend(v for v in model.graph.input if v.name not in dropped)
     result.graph.output.extend(outputs)
     weights = [*model.graph.initializer, *initializers]
     result.graph.initializer.extend(w for w in weights if w.name in needed)

@@ -205,7 +205,7 @@ class Weights:
             PlanMismatchError: the file does not hold weights.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 count = sum(name.startswith("name.") for name in file.files)
                 if len(file.files) != 3 * count:
                     raise ValueError("it holds other arrays than names, weights and biases")

@@ -164,7 +164,8 @@ def flattened(channels: IndexArray) -> tuple[int, bool]:
     anchor = channels[np.argmax(channels != FROZEN)]  # frozen entries all look the same
     repeats = np.flatnonzero(channels == anchor)
     period = int(repeats[1] - repeats[0]) if repeats.size > 1 else channels.size
-    if channels.size % period == 0 and (channels.reshape(-1, period) == channels[:period]).all():
+    rounds = period < channels.size and channels.size % period == 0
+    if rounds and (channels.reshape(-1, period) == channels[:period]).all():
         return channels.size // period, False
     return 1, True
 

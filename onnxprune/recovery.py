@@ -22,9 +22,11 @@ import numpy as np
 
 from onnxprune.arrays import IndexArray, Matrix, Vector
 from onnxprune.linalg import (
+    DEAD_VARIANCE,
     Moments,
     centred,
     factor,
+    reciprocal,
     solve_right,
     standardise,
     try_factor,
@@ -90,14 +92,19 @@ def channel_mix(problem: LayerProblem, keep: IndexArray) -> Matrix:
     gram = problem.gram / problem.gram[-1, -1]
     mean = np.zeros(entries * taps) if problem.zero_padded else gram[:-1, -1]
     channel_gram = np.zeros((entries, entries))
+    second = np.zeros(entries)
     for tap in range(taps):
-        own_mean = mean[tap::taps]
-        channel_gram += gram[tap:-1:taps, tap:-1:taps] - np.outer(own_mean, own_mean)
-    diagonal = np.maximum(np.diag(channel_gram), 0.0)
-    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    kept = channel_gram[np.ix_(keep, keep)] / np.outer(scale[keep], scale[keep])
-    both = channel_gram[np.ix_(drop, keep)] / scale[keep]
-    mix = solve_right(factor(kept, MIX_RIDGE), both) / scale[keep]
+        own_mean, own = mean[tap::taps], gram[tap:-1:taps, tap:-1:taps]
+        channel_gram += own - np.outer(own_mean, own_mean)
+        second += np.diag(own)
+    diagonal = np.diag(channel_gram).copy()
+    dead = diagonal <= DEAD_VARIANCE * second
+    inverse = reciprocal(np.sqrt(np.where(dead, 0.0, diagonal)))
+    channel_gram *= np.outer(~dead, ~dead)
+    kept = channel_gram[np.ix_(keep, keep)] * np.outer(inverse[keep], inverse[keep])
+    np.fill_diagonal(kept, 1.0)
+    both = channel_gram[np.ix_(drop, keep)] * inverse[keep]
+    mix = solve_right(factor(kept, MIX_RIDGE), both) * inverse[keep]
     mixed: Matrix = weight[:, keep] + np.einsum("odt,dk->okt", weight[:, drop], mix, optimize=True)
     return mixed.reshape(len(weight), -1)
 

@@ -201,9 +201,8 @@ def _channels(report: Report) -> list[str]:
     lines = [f"channels kept: {kept} of {total} in {len(report.groups)} groups"]
     if report.frozen:
         lines.append("not cut:")
-        lines += [
-            f"  {f.name}: {f.frozen} of {f.size} channels ({f.macs_share:.1%} of MACs): {f.reason}"
-            for f in report.frozen
-        ]
+        for f in report.frozen:
+            extent = f": {f.frozen} of {f.size} channels" if f.size else ""
+            lines.append(f"  {f.name}{extent} ({f.macs_share:.1%} of MACs): {f.reason}")
     lines += [f"note: {note}" for note in report.notes]
     return lines

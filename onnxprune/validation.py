@@ -10,7 +10,7 @@ import onnx
 
 from onnxprune.arrays import Array, Feed
 from onnxprune.comparison import OutputDistance, distances, is_numeric
-from onnxprune.errors import ValidationError
+from onnxprune.errors import OnnxPruneError, ValidationError
 from onnxprune.executor import Executor
 from onnxprune.runtime import ModelSource, Provider, Session
 
@@ -38,15 +38,21 @@ def check_file(
         raise ValidationError(f"the pruned model is not valid ONNX: {error}") from error
     written = onnx.load(path, load_external_data=False)
     check_interface(written, original)
-    session = Session(path, provider=provider)
-    if feed is None:
-        return
-    for name, array in zip(session.outputs, session.run(feed), strict=True):
+    for name, array in _outputs(path, feed, provider).items():
         if is_numeric(array) and not np.isfinite(array).all():
             raise ValidationError(
                 f"output '{name}' of the pruned model is infinite or not a number on a "
                 "calibration sample"
             )
+
+
+def _outputs(path: Path, feed: Feed | None, provider: Provider) -> dict[str, Array]:
+    """What a written model computes for a feed; nothing, but loaded, without one."""
+    try:
+        session = Session(path, provider=provider)
+        return {} if feed is None else dict(zip(session.outputs, session.run(feed), strict=True))
+    except OnnxPruneError as error:
+        raise ValidationError(f"the pruned model does not load and run: {error}") from error
 
 
 def check_interface(pruned: onnx.ModelProto, original: onnx.ModelProto) -> None:

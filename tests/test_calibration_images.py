@@ -180,7 +180,7 @@ def test_images_without_preprocessing(folder: Path, said: Preprocessing | None) 
         ((1, 3, 4, 6), "float32", Preprocessing(layout="nhwc"), ["as nhwc", "has 6"]),
         ((1, 3, 4, 6), "float32", Preprocessing(resize=(8, 8)), ["8 x 8", "4 x 6", "--resize"]),
         ((1, 3, 4, None), "float32", RAW, ["height (4)", "width (any)", "--resize"]),
-        ((1, 1, 4, 6), "float32", IMAGENET, ["3 values of --mean", "expected 1"]),
+        ((1, 1, 4, 6), "float32", IMAGENET, ["--mean (or --preset) has 3 values", "are 1"]),
         ((1, 3, 4, 6), "uint8", IMAGENET, ["uint8", "--layout"]),
         ((1, 3, 4, 6), "int64", RAW, ["int64", ".npz"]),
         ((1, 72), "float32", RAW, ["4 axes", "[1, 72]", ".npz"]),

@@ -58,9 +58,27 @@ def test_factor_adds_ridge_only_where_it_is_needed():
     np.testing.assert_allclose(lower @ lower.T, singular, atol=1e-7)
 
 
-def test_factor_refuses_what_is_no_gram():
-    with pytest.raises(ValueError, match="positive semidefinite"):
-        linalg.factor(-100.0 * np.eye(3), 0.0)
+def test_factor_takes_noise_for_a_gram():
+    """One row in float32 leaves no variance, only rounding: no sign is sure."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((40, 40)) * 20
+    noise += noise.T
+    np.fill_diagonal(noise, 1.0)
+    lower = linalg.factor(noise, 0.0)
+    ridge = (lower @ lower.T - noise)[0, 0]
+    np.testing.assert_allclose(lower @ lower.T, noise + ridge * np.eye(40), atol=1e-8 * ridge)
+
+
+def test_a_constant_is_dead_in_spite_of_rounding(rng):
+    """Sums of float32 products of a constant are not quite those of its mean."""
+    x = np.column_stack([np.full(4000, 0.37), rng.standard_normal(4000), np.ones(4000)])
+    gram = np.zeros((3, 3))
+    for rows in np.split(x.astype(np.float32), 4):
+        gram += rows.T @ rows
+    moments = linalg.standardise(gram)
+    assert moments.scale[0] == 0
+    assert moments.scale[1] == pytest.approx(1.0, rel=0.05)
+    assert moments.correlation[0].tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("size", [0, 1, 5])

@@ -210,8 +210,8 @@ def _per_channel(
 ) -> NDArray[np.float32]:
     if len(values) not in (1, channels):
         raise CalibrationError(
-            f"{at}: found {len(values)} values of {flag}, expected 1 or, one per "
-            f"channel, {channels}."
+            f"{at}: {flag} (or --preset) has {len(values)} values, but the model's channels "
+            f"are {channels}; give one value, or one per channel."
         )
     return np.array(values, dtype=np.float32)
 

@@ -1,0 +1,162 @@
+"""Counts under targets, as few as is safe without any, and what cannot be reached."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from small_networks import MODELS, QUIET, Studied, convolutions, digits, perceptron, studied
+
+from onnxprune.allocation import ALLOCATIONS, Bound
+from onnxprune.choice import (
+    MIN_TRIAL_SAMPLES,
+    SAFE_ERROR,
+    TRIAL_PASSES,
+    Choice,
+    choose,
+    trial_network,
+)
+from onnxprune.errors import TargetError
+from onnxprune.options import Options
+from onnxprune.sensitivity import LEVELS, try_counts
+from onnxprune.study import Batches
+from onnxprune.target import Target, bounds_of
+
+
+@pytest.fixture(scope="module")
+def mlp() -> Studied:
+    return studied(onnx.load(MODELS / "mlp_digits.onnx"), {"input": digits()[:200]})
+
+
+def chosen(known: Studied, *targets: Target, options: Options | None = None) -> Choice:
+    sizes = known.study.sizes
+    bounds = bounds_of(targets, known.cost, sizes, known.study.places, 75_530.0)
+    macs = Bound("macs", known.cost.macs, 0.0, float(known.cost.macs(sizes)))
+    return choose(known.study, bounds, known.batches(), options or known.options, QUIET, macs)
+
+
+def macs_of(counts: dict[str, int]) -> int:
+    """The digits' perceptron, 64-a-b-c-10, counted by hand."""
+    a, b, c = counts.values()
+    return 64 * a + a * b + b * c + c * 10
+
+
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+def test_every_allocation_meets_several_targets(mlp, allocation):
+    options = Options(allocation=allocation)
+    counts = chosen(mlp, Target("macs", 0.4), Target("ratio", 0.5), options=options).counts
+    assert macs_of(counts) <= 0.4 * macs_of({"a": 192, "b": 192, "c": 128})
+    assert sum(counts.values()) <= 0.5 * 512
+    for name, count in counts.items():
+        assert count in mlp.study.allowed[name]
+    tight = macs_of(counts) > 0.38 * 75_008 or sum(counts.values()) > 0.48 * 512
+    assert tight, "more was cut than asked for"
+
+
+def test_only_the_sensitivity_allocation_measures(mlp):
+    assert chosen(mlp, Target("macs", 0.5), options=Options(allocation="uniform")).laws == {}
+    assert set(chosen(mlp, Target("macs", 0.5)).laws) == {g.name for g in mlp.study.groups}
+
+
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+def test_an_unreachable_target_says_what_can_be_reached(mlp, allocation):
+    options = Options(allocation=allocation)
+    with pytest.raises(TargetError, match=r"the target macs = 0\.01 of the original") as caught:
+        chosen(mlp, Target("macs", 0.01), options=options)
+    least = macs_of({"a": 20, "b": 20, "c": 13}) / 75_008
+    assert f"smallest reachable value is {least:.4g}" in str(caught.value)
+    assert all(group.name in str(caught.value) for group in mlp.study.groups)
+
+
+def test_an_unreachable_ratio_is_told_as_what_is_kept(mlp):
+    with pytest.raises(TargetError, match=r"kept channels \(1 - ratio\) = 0.05 .* 0.1035"):
+        chosen(mlp, Target("ratio", 0.95))
+
+
+def test_a_target_above_the_model_cuts_nothing(mlp):
+    counts = chosen(mlp, Target("macs", 1e9), options=Options(allocation="uniform")).counts
+    assert list(counts.values()) == [192, 192, 128]
+
+
+@pytest.mark.parametrize("allocation", ["sensitivity", "uniform"])
+def test_without_a_target_as_much_goes_as_is_safe(mlp, allocation):
+    counts = chosen(mlp, options=Options(allocation=allocation)).counts
+    trials = trial_network(mlp.study, mlp.batches(), mlp.options, QUIET)
+    (distance,) = try_counts(mlp.study, trials, counts)
+    assert distance.relative_error <= SAFE_ERROR
+    assert macs_of(counts) < 0.6 * 75_008
+
+
+def test_without_a_target_more_than_that_would_not_be_safe(mlp):
+    """Two hundredths fewer MACs than chosen are over the bound: the search found the edge."""
+    counts = chosen(mlp).counts
+    trials = trial_network(mlp.study, mlp.batches(), mlp.options, QUIET)
+    less = chosen(mlp, Target("macs", macs_of(counts) / 75_008 - 0.02)).counts
+    (distance,) = try_counts(mlp.study, trials, less)
+    assert distance.relative_error > SAFE_ERROR
+
+
+def test_nothing_safe_is_said():
+    """Three independent inputs are handed through: none could go unnoticed."""
+    first, second = np.eye(6, 3, dtype=np.float32), np.eye(3, 5, dtype=np.float32)
+    model = perceptron(nodes="h = MatMul (x, w1) y = MatMul (h, w2)", w1=first, w2=second)
+    with pytest.raises(TargetError, match=r"no pruning keeps .* under 0\.1; give a --target"):
+        chosen(studied(model))
+
+
+def test_counts_that_may_not_fall_are_said():
+    known = studied(convolutions(), options=Options(align=16))
+    with pytest.raises(TargetError, match="no channel group may keep fewer channels"):
+        chosen(known)
+
+
+def test_a_small_prunable_part_is_pruned_as_well():
+    """The one group that may be cut has under one part in a hundred of the MACs."""
+    middle = (
+        "r = Relu(c) d = Conv <strides=[8,8]> (r, w3) e = Relu(d)"
+        ' g = Conv <group=1> (e, w4) f = Resize <mode="nearest"> (g, none, eights)'
+        " h = Add(f, r)"
+    )
+    model = convolutions(
+        middle,
+        w1=(40, 3, 3, 3),
+        b1=(40,),
+        w2=(4, 40, 3, 3),
+        w3=(4, 40, 1, 1),
+        w4=np.full((40, 4, 1, 1), 1e-3, np.float32),
+        none=np.zeros(0, np.float32),
+        eights=np.array([1, 1, 8, 8], np.float32),
+    )
+    whole = studied(model)
+    small = [g for g in whole.network.groups if g.size == 4]
+    known = studied(model, groups=small)
+    (count,) = chosen(known).counts.values()
+    assert count == 1
+
+
+def test_groups_that_were_not_chosen_stay_whole(mlp):
+    known = studied(mlp.model, {"input": digits()[:100]}, groups=list(mlp.network.groups[:1]))
+    counts = chosen(known, Target("macs", 0.7), options=Options(allocation="uniform")).counts
+    assert set(counts) == {mlp.network.groups[0].name}
+    assert macs_of({**counts, "b": 192, "c": 128}) <= 0.7 * 75_008
+
+
+def test_trials_take_a_few_passes_over_the_samples_at_most(mlp):
+    network = trial_network(mlp.study, mlp.batches(), mlp.options, QUIET)
+    taken = sum(len(feed["input"]) for feed, _ in network._batches)
+    trials = len(LEVELS) * len(mlp.study.groups)
+    assert taken <= max(MIN_TRIAL_SAMPLES, TRIAL_PASSES * 200 / trials)
+    assert taken >= min(MIN_TRIAL_SAMPLES, mlp.parts.tune.size)
+
+
+def test_a_fixed_batch_is_filled():
+    model = onnx.load(MODELS / "mlp_digits.onnx")
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 5
+    known = studied(model, {"input": digits()[:100]})
+    tune = replace(known.batches(), indices=np.arange(40))
+    assert isinstance(tune, Batches)
+    network = trial_network(known.study, tune, known.options, QUIET)
+    assert {len(feed["input"]) for feed, _ in network._batches} == {5}

@@ -1,0 +1,152 @@
+"""What the documents promise: commands parse, snippets run, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+import pytest
+
+import onnxprune
+from onnxprune import cli
+from onnxprune.target import KINDS, Target
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "models").glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
+]
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def console_lines() -> list[str]:
+    """The lines of the README that call the command, without a prompt or what goes before."""
+    lines = [line for block in blocks("console") for line in block.splitlines()]
+    found = [re.search(r"(?:^|/)onnxprune (.*)$", line.removeprefix("$ ")) for line in lines]
+    return [match.group(1) for match in found if match]
+
+
+def test_the_python_block_runs(tmp_path, monkeypatch):
+    (snippet,) = blocks("python")
+    (tmp_path / "models").symlink_to(ROOT / "models", target_is_directory=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", snippet],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].split() == ["before", "after", "kept"]
+    onnx.checker.check_model(tmp_path / "smaller.onnx", full_check=True)
+
+
+def test_the_readme_shows_commands():
+    assert len(console_lines()) >= 5
+
+
+@pytest.mark.parametrize("line", console_lines())
+def test_every_command_parses(line):
+    words = shlex.split(line)
+    if words[0] in cli.COMMANDS:
+        given = cli._apply_parser().parse_args(words[1:])
+    else:
+        given = cli._prune_parser().parse_args(words)
+        assert [str(Target.parse(text)) for text in given.target] == given.target
+        cli._options(given)
+    assert given.model.suffix == given.output.suffix == ".onnx"
+
+
+def test_the_examples_of_the_help_are_those_of_the_readme():
+    shown = re.findall(r"^  onnxprune (.*)$", cli.PRUNE_EXAMPLES, re.MULTILINE)
+    assert len(shown) >= 3
+    for line in shown:
+        words = shlex.split(line)
+        if words[0] not in cli.COMMANDS:
+            cli._options(cli._prune_parser().parse_args(words))
+
+
+def test_the_two_prompts_are_the_two_that_the_pipeline_runs():
+    pipeline = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    (pattern,) = re.findall(r"sed -n '([^']+)' README\.md", pipeline)
+    done = subprocess.run(
+        ["sed", "-n", pattern, str(ROOT / "README.md")], capture_output=True, text=True, check=True
+    )
+    prompts = [line[2:] for line in README.splitlines() if line.startswith("$ ")]
+    assert done.stdout.splitlines() == prompts
+    assert len(prompts) == 2
+    assert "onnxprune models/" in prompts[0]
+    assert "pytest" in prompts[1]
+
+
+def test_the_install_commands_name_files_that_exist():
+    for line in (line for line in README.splitlines() if line.startswith("$ ")):
+        for name in re.findall(r"(?:-c |--calib |onnxprune )([\w./]+\.\w+)", line):
+            assert (ROOT / name).exists(), name
+
+
+def test_flags_and_targets_in_the_readme_exist():
+    known = set(cli._prune_parser().format_help().replace(",", " ").split())
+    known |= set(cli._apply_parser().format_help().replace(",", " ").split())
+    known = {word.strip("[]") for word in known}
+    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    flags = set(re.findall(r"--[a-z][a-z-]+", prose)) - {"--help"}
+    assert flags
+    assert flags <= known
+    for text in re.findall(r"`((?:\w+)=[\d.]+\w?)`", prose):
+        assert Target.parse(text).kind in KINDS
+
+
+def test_the_code_map_is_complete():
+    """Every module is in the map once, and the map has no others."""
+    package = Path(onnxprune.__file__).parent
+    (section,) = re.findall(r"^## Code map\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
+    names = re.findall(r"`([\w/]+)`", re.sub(r"\|[^|]*\|$", "|", section, flags=re.MULTILINE))
+    plumbing = {"__init__", "__main__", "arrays", "errors"}
+    modules = {path.stem for path in package.glob("*.py")} - plumbing
+    modules |= {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").exists()}
+    assert len(names) == len(set(names))
+    assert set(names) - modules == set()
+    assert modules - set(names) == set()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if not target.startswith(("http://", "https://")):
+            assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_left_to_fill_in(path):
+    text = path.read_text(encoding="utf-8")
+    assert not re.findall(r"^[A-Z]+_[A-Z_]+$|\bTODO\b|\bFIXME\b|\bTBD\b", text, re.MULTILINE)
+
+
+def test_the_readme_links_the_documents():
+    for name in ("docs/method.md", "docs/extending.md", "docs/results.md", "docs/decisions/"):
+        assert f"({name.removesuffix('/')})" in README or f"({name})" in README
+        assert (ROOT / name).exists(), name
+
+
+def test_the_changelog_knows_this_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## \[?([^\]\s]+)", text, re.MULTILINE)
+    assert {"Unreleased", version("onnxprune")} & set(headings)
+    assert set(re.findall(r"^### (\w+)", text, re.MULTILINE)) <= {"Added", "Changed", "Fixed"}
+
+
+def test_the_public_names_are_importable():
+    for name in onnxprune.__all__:
+        assert getattr(onnxprune, name).__doc__
+    assert len(onnxprune.__all__) <= 15

@@ -1,0 +1,60 @@
+"""Draws what ``bench_accuracy.py`` measured: docs/results/accuracy.svg.
+
+python tools/plot_accuracy.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results"
+SERIES = (
+    ("none", "uniform", "sliced, uniform", "#c9c9c9"),
+    ("none", "sensitivity", "sliced, measured", "#8f8f8f"),
+    ("least-squares", "uniform", "recovered, uniform", "#9ecae1"),
+    ("least-squares", "sensitivity", "recovered, measured", "#1f6fb4"),
+)
+
+
+def main() -> None:
+    """One panel per network: accuracy at half the MACs for every criterion."""
+    matplotlib.rcParams["svg.hashsalt"] = "onnxprune"  # the same file for the same numbers
+    lines = (FOLDER / "accuracy.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if row["macs_target"] == 0.5]
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    figure, panels = pyplot.subplots(
+        1, len(models), figsize=(4.2 * len(models), 3.4), sharey=True, layout="constrained"
+    )
+    for axes, model in zip(np.atleast_1d(panels), models, strict=True):
+        draw(axes, model, [row for row in rows if row["model"] == model])
+    np.atleast_1d(panels)[0].set_ylabel("test accuracy at 50 % of the MACs, %")
+    np.atleast_1d(panels)[-1].legend(fontsize=7, loc="lower right")
+    figure.savefig(FOLDER / "accuracy.svg", metadata={"Date": None})
+
+
+def draw(axes: Axes, model: str, rows: list[dict[str, Any]]) -> None:
+    """The bars of one network, and a line for the original."""
+    criteria = list(dict.fromkeys(row["criterion"] for row in rows))
+    places = np.arange(len(criteria))
+    for number, (recovery, allocation, label, colour) in enumerate(SERIES):
+        found = {
+            row["criterion"]: row["accuracy"]
+            for row in rows
+            if (row["recovery"], row["allocation"]) == (recovery, allocation)
+        }
+        heights = [found.get(criterion, 0.0) for criterion in criteria]
+        axes.bar(places + (number - 1.5) * 0.2, heights, 0.2, label=label, color=colour)
+    axes.axhline(rows[0]["base"], color="black", linewidth=0.8, linestyle="--")
+    axes.set_xticks(places, criteria)
+    axes.set_title(f"{model} (original {rows[0]['base']:.1f} %)", fontsize=9)
+
+
+if __name__ == "__main__":
+    main()
