@@ -46,7 +46,8 @@ def load(path: str | os.PathLike[str]) -> onnx.ModelProto:
     """
     path = Path(path)
     if not path.is_file():
-        raise UnsupportedModelError(f"{path}: no such file")
+        what = "a folder, not a model file" if path.is_dir() else "no such file"
+        raise UnsupportedModelError(f"{path}: {what}")
     try:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError, OSError) as error:
@@ -198,18 +199,29 @@ def pending(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
     Raises:
         OnnxPruneError: the folder cannot be written.
     """
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            temporary = Path(folder) / path.name
-            data = f"{path.name}.data"
-            external = is_large(model)
+    with _explained(path):
+        folder = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+    with folder:
+        temporary = Path(folder.name) / path.name
+        data = f"{path.name}.data"
+        external = is_large(model)
+        with _explained(path):
             if external:
                 _save_external(model, temporary, data)
             else:
                 onnx.save(model, temporary)
-            yield temporary
+        yield temporary
+        with _explained(path):
             if external:
                 os.replace(temporary.with_name(data), path.with_name(data))
             os.replace(temporary, path)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into an error that names the file."""
+    try:
+        yield
     except OSError as error:
-        raise OnnxPruneError(f"{path}: cannot be written ({error.strerror})") from error
+        reason = error.strerror or error
+        raise OnnxPruneError(f"{path}: cannot be written ({reason})") from error

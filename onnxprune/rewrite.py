@@ -134,7 +134,7 @@ def _write_recovered(network: Network, cut: Cut, weights: Weights) -> set[tuple[
         keep = cut.inputs(linear_map)
         if name in weights.arrays:
             weight, bias = weights.arrays[name]
-            _check_shape(linear_map, weight, keep)
+            _check_shape(linear_map, weight, bias, keep)
             if linear_map.bias is not None:
                 add_bias(network.graph, linear_map, bias)
             elif bias.any():  # a new constant, which _slice_constants knows nothing of
@@ -149,13 +149,15 @@ def _write_recovered(network: Network, cut: Cut, weights: Weights) -> set[tuple[
     return done
 
 
-def _check_shape(linear_map: LinearMap, weight: Array, keep: list[IndexArray]) -> None:
+def _check_shape(linear_map: LinearMap, weight: Array, bias: Array, keep: list[IndexArray]) -> None:
     expected = list(linear_map.weight.shape)
+    outputs = expected[linear_map.out_axis]
     expected[linear_map.in_axis] = keep[0].size
-    if list(weight.shape) != expected:
+    if list(weight.shape) != expected or bias.shape != (outputs,):
         raise PlanMismatchError(
-            f"weights of '{linear_map.name}' have shape {list(weight.shape)}, the plan needs "
-            f"{expected}; recover them for this plan or apply it without weights"
+            f"weight and bias of '{linear_map.name}' have shapes {list(weight.shape)} and "
+            f"{list(bias.shape)}, the plan needs {expected} and [{outputs}]; recover them for this "
+            "plan or apply it without weights"
         )
 
 

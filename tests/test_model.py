@@ -173,8 +173,17 @@ def test_a_truncated_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UnsupportedModelError, match="not a readable ONNX model"):
         load(path)
-    with pytest.raises(UnsupportedModelError, match="no such file"):
+    with pytest.raises(UnsupportedModelError, match="a folder, not a model file"):
         load(tmp_path)
+
+
+def test_an_error_inside_a_pending_block_keeps_its_own_words(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match="the disk of the validation"),
+        pending(MICRO_MODELS["Conv"](), tmp_path / "out.onnx"),
+    ):
+        raise OSError("the disk of the validation")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_pending_file_appears_when_the_block_ends(tmp_path: Path) -> None:

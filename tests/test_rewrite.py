@@ -106,8 +106,12 @@ def test_unequal_parts_are_refused() -> None:
 def test_weights_that_do_not_fit_are_refused(micro: Subject, rng: np.random.Generator) -> None:
     keeps = {"Conv_0": np.arange(4)}
     recovered = random_recovery(micro, micro.alive(keeps), rng)
-    with pytest.raises(PlanMismatchError, match="have shape"):
+    with pytest.raises(PlanMismatchError, match="have shapes"):
         apply(micro.model, micro.plan({"Conv_0": np.arange(5)}), weights_of(recovered))
+    name, (weight, bias) = next(iter(recovered.items()))
+    short = Weights({name: (weight, bias[:-1])})
+    with pytest.raises(PlanMismatchError, match="have shapes"):
+        apply(micro.model, micro.plan(keeps), short)
     stray = Weights({"nobody": next(iter(recovered.values()))})
     with pytest.raises(PlanMismatchError, match="nobody"):
         apply(micro.model, micro.plan(keeps), stray)
