@@ -18,7 +18,7 @@ from onnxprune.executor import Executor
 from onnxprune.latency import Latency, interleaved_latency
 from onnxprune.options import Options
 from onnxprune.recovery import Solution
-from onnxprune.report import Footprint, FrozenReport, GroupReport, Report
+from onnxprune.report import Footprint, FrozenReport, GroupReport, Price, Report
 from onnxprune.study import Batches, Study
 from onnxprune.target import Target
 from onnxprune.validation import compare
@@ -125,16 +125,16 @@ def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
 def _group_report(outcome: Outcome, name: str) -> GroupReport:
     study, choice = outcome.study, outcome.choice
     group = next(g for g in study.groups if g.name == name)
-    count = choice.counts[name]
-    error = float(study.rankings[name].error[count])
+    allowed = study.allowed[name]
+    errors = study.rankings[name].error[allowed]
     law = choice.laws.get(name)
+    damage = [None] * allowed.size if law is None else law(errors).tolist()
     keep = study.keeps(choice.counts).get(name)
     return GroupReport(
         name=name,
         size=group.size,
         keep=list(range(group.size)) if keep is None else keep.tolist(),
-        error=error,
-        divergence=None if law is None else law.a * error**law.b,
+        curve=[Price(*p) for p in zip(allowed.tolist(), errors.tolist(), damage, strict=True)],
         consumers={
             consumer: _recovered(outcome.solutions[consumer])
             for consumer in group.consumers

@@ -30,6 +30,21 @@ class Footprint:
 
 
 @dataclass(frozen=True)
+class Price:
+    """What keeping so many of a group's channels costs, this group alone being cut.
+
+    Attributes:
+        count: channels kept.
+        error: relative error of the consumers, recovered; summed over them.
+        divergence: predicted divergence of the outputs; None unless sensitivity was measured.
+    """
+
+    count: int
+    error: float
+    divergence: float | None
+
+
+@dataclass(frozen=True)
 class GroupReport:
     """What happened to one channel group.
 
@@ -37,17 +52,20 @@ class GroupReport:
         name: the group.
         size: channels before.
         keep: indices of the channels that survive.
-        error: predicted relative error of its consumers, recovered.
-        divergence: predicted divergence of the outputs; None unless sensitivity was measured.
+        curve: the prices of all counts that were allowed, ascending.
         consumers: consumer -> (relative error on samples not fitted on, how it was recovered).
     """
 
     name: str
     size: int
     keep: Sequence[int]
-    error: float
-    divergence: float | None
+    curve: Sequence[Price]
     consumers: dict[str, tuple[float | None, str]]
+
+    @property
+    def price(self) -> Price:
+        """The price of the count that was chosen."""
+        return next(price for price in self.curve if price.count == len(self.keep))
 
 
 @dataclass(frozen=True)
@@ -117,8 +135,9 @@ class Report:
                     "size": g.size,
                     "kept": len(g.keep),
                     "keep": list(g.keep),
-                    "error": g.error,
-                    "divergence": g.divergence,
+                    "error": g.price.error,
+                    "divergence": g.price.divergence,
+                    "curve": [vars(price) for price in g.curve],
                     "consumers": {
                         name: {"error": error, "recovery": label}
                         for name, (error, label) in g.consumers.items()

@@ -10,7 +10,7 @@ import pytest
 
 from onnxprune.comparison import OutputDistance
 from onnxprune.latency import Latency
-from onnxprune.report import Footprint, FrozenReport, GroupReport, Report
+from onnxprune.report import Footprint, FrozenReport, GroupReport, Price, Report
 
 
 def distance(*, scores: bool = True) -> OutputDistance:
@@ -27,8 +27,20 @@ REPORT = Report(
     after=Footprint(6_000, 450_000, 24_250, Latency(1.0, 1.2, 100)),
     outputs=[distance()],
     groups=[
-        GroupReport("conv1", 4, [0, 2, 3], 0.01, 0.002, {"conv2": (0.03, "slice")}),
-        GroupReport("conv2", 8, list(range(8)), 0.0, None, {"fc": (None, "least squares")}),
+        GroupReport(
+            "conv1",
+            4,
+            [0, 2, 3],
+            [Price(2, 0.2, 0.05), Price(3, 0.01, 0.002), Price(4, 0.0, 0.0)],
+            {"conv2": (0.03, "slice")},
+        ),
+        GroupReport(
+            "conv2",
+            8,
+            list(range(8)),
+            [Price(8, 0.0, None)],
+            {"fc": (None, "least squares")},
+        ),
     ],
     frozen=[FrozenReport("fc", 10, 10, "graph output 'logits'", 0.25)],
     notes=["few calibration rows for 1 consumers (conv2)"],
@@ -53,6 +65,8 @@ def test_json_has_everything():
     assert output["divergence"] > 0
     first, second = record["groups"]
     assert (first["kept"], first["size"], first["keep"]) == (3, 4, [0, 2, 3])
+    assert (first["error"], first["divergence"]) == (0.01, 0.002)
+    assert first["curve"][0] == {"count": 2, "error": 0.2, "divergence": 0.05}
     assert first["consumers"] == {"conv2": {"error": 0.03, "recovery": "slice"}}
     assert (second["divergence"], second["consumers"]["fc"]["error"]) == (None, None)
     assert record["frozen"] == [
