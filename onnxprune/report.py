@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class GroupReport:
     name: str
     size: int
     keep: Sequence[int]
-    curve: Sequence[Price]
+    curve: Sequence[Price] = field(repr=False)
     consumers: dict[str, tuple[float | None, str]]
 
     @property
