@@ -69,17 +69,29 @@ def samples(model: onnx.ModelProto, count: int = 100) -> dict[str, np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["keyword_spotting", "anomaly_autoencoder", "visual_wake_words_96", "resnet8_large_cifar10"],
+SMALL = ("keyword_spotting", "anomaly_autoencoder", "visual_wake_words_96", "resnet8_large_cifar10")
+LARGE = (
+    "mobilenet_v2_imagenet",
+    "resnet56_cifar10",
+    "shufflenet_v2_imagenet",
+    "squeezenet1.1_imagenet",
+    "vgg16_cifar10",
 )
-def test_the_command_prunes_small_networks(name, tmp_path, capsys):
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "allocation"),
+    [(name, 100, "sensitivity") for name in SMALL]
+    + [pytest.param(name, 24, "uniform", marks=pytest.mark.slow) for name in LARGE],
+)
+def test_the_command_prunes(name, count, allocation, tmp_path, capsys):
     path = SHARED / "models" / f"{name}.onnx"
     model = onnx.load(path)
-    feeds = samples(model)
+    feeds = samples(model, count)
     np.savez(tmp_path / "calib.npz", **feeds)
     out = tmp_path / "out.onnx"
     words = [path, out, "--calib", tmp_path / "calib.npz", "--target", "ratio=0.3", "--json"]
+    words += ["--allocation", allocation]
     assert main([str(word) for word in words]) == 0
     record = json.loads(capsys.readouterr().out)
     groups = record["groups"]
