@@ -179,7 +179,7 @@ def prunable_groups(network: Network, options: Options) -> list[ChannelGroup]:
         )
     reasons = "; ".join(f"'{f.producer}': {f.reason}" for f in network.frozen[:5])
     raise UnsupportedModelError(
-        f"nothing in the model can be pruned ({reasons or 'it has no Conv, Gemm or MatMul'})"
+        f"nothing in the model can be pruned ({reasons or 'it has no Conv, ConvTranspose, Gemm or MatMul'})"
     )
 
 

@@ -1,15 +1,16 @@
 """The canonical form: one way of writing what exporters write in many.
 
-Functions inlined, constants and shape arithmetic folded, BatchNormalization folded into the
-linear map before it, every node named, every small constant owned by one reader, Gemm without
-scale factors, paddings and the sizes of a Split explicit. The canonical model computes the same
-function, and every later stage starts from it.
+Functions inlined, fused convolutions taken apart, constants and shape arithmetic folded,
+BatchNormalization folded into the linear map before it, every node named, every small constant
+owned by one reader, Gemm without scale factors, paddings and the sizes of a Split explicit. The
+canonical model computes the same function, and every later stage starts from it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -18,8 +19,11 @@ import onnx_graphsurgeon as gs
 
 from onnxprune.arrays import Array
 from onnxprune.errors import UnsupportedModelError
+from onnxprune.explicit import explicit_pads, explicit_split
 from onnxprune.folding import fold_constants
+from onnxprune.fused import split_fused
 from onnxprune.model import export_graph, infer_shapes
+from onnxprune.names import fresh
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +38,6 @@ QUANTIZED_OPS = frozenset(
         "QuantizeLinear",
     }
 )
-SPLIT_SIZES_ARE_AN_INPUT = 13
-"""First opset in which the sizes of a Split are an input, not an attribute."""
 OLDEST_OPSET = 7
 """Below, elementwise operators broadcast in another way; onnxruntime starts here as well."""
 SHARED_CONSTANT_LIMIT = 1 << 12
@@ -51,7 +53,7 @@ def canonicalise(model: onnx.ModelProto, *, fold_batchnorm: bool = True) -> onnx
     _refuse_old(model)
     inlined = onnx.inliner.inline_local_functions(model) if model.functions else model
     refuse_quantised(inlined)
-    graph = fold_constants(inlined)
+    graph = fold_constants(split_fused(inlined))
     _drop_unread_outputs(graph)
     opset = onnx_opset(model)
     _name_nodes(graph)
@@ -62,9 +64,9 @@ def canonicalise(model: onnx.ModelProto, *, fold_batchnorm: bool = True) -> onnx
         if node.op == "Gemm":
             _plain_gemm(node)
         elif node.op in ("Conv", "ConvTranspose"):
-            _explicit_pads(node)
+            explicit_pads(node)
         elif node.op == "Split":
-            _explicit_split(node, opset)
+            explicit_split(node, opset)
     graph.cleanup()
     return export_graph(graph, model)
 
@@ -140,15 +142,8 @@ def _own_constants(graph: gs.Graph) -> None:
         for node, position in readers if keep_original else readers[1:]:
             if constant.values.size > SHARED_CONSTANT_LIMIT:
                 break
-            name = _fresh(f"{constant.name}/{node.name}", names)
+            name = fresh(f"{constant.name}/{node.name}", names)
             node.inputs[position] = gs.Constant(name, constant.values.copy())
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
 
 
 def _fold_batchnorm(graph: gs.Graph) -> None:
@@ -172,7 +167,7 @@ def _fold_batchnorm(graph: gs.Graph) -> None:
 
 def _absorbs_batchnorm(linear: gs.Node, outputs: set[int]) -> bool:
     """Whether this node's weights can take a per-channel scale of its output."""
-    if linear.op not in ("Conv", "Gemm"):
+    if linear.op not in ("Conv", "ConvTranspose", "Gemm"):
         return False
     constants = linear.inputs[1:]
     if len(constants) > 1 and linear.op == "Gemm" and not _is_row(constants[1]):
@@ -194,20 +189,30 @@ def _absorb(
     factor = scale / np.sqrt(variance + epsilon)
     weight = linear.inputs[1]
     dtype = weight.values.dtype
-    out_axis = 0 if linear.op == "Conv" or linear.attrs.get("transB", 0) else 1
-    shape = [1] * weight.values.ndim
-    shape[out_axis] = -1
     alpha, gemm_beta = linear.attrs.get("alpha", 1.0), linear.attrs.get("beta", 1.0)
-    weight.values = (weight.values * alpha * factor.reshape(shape)).astype(dtype)
+    scales = _by_output(linear, factor)
+    weight.values = (weight.values * alpha * scales).astype(dtype)
     bias = linear.inputs[2].values * gemm_beta if len(linear.inputs) > 2 else 0.0
     if linear.op == "Gemm":
         linear.attrs.update(alpha=1.0, beta=1.0)
     values = ((bias - mean) * factor + beta).astype(dtype).reshape(-1)
-    constant = gs.Constant(_fresh(f"{linear.name}.bias", names), values)
+    constant = gs.Constant(fresh(f"{linear.name}.bias", names), values)
     if len(linear.inputs) > 2:
         linear.inputs[2] = constant
     else:
         linear.inputs.append(constant)
+
+
+def _by_output(linear: gs.Node, factor: Array) -> Array:
+    """A factor per output, in a shape that multiplies the weights of that output."""
+    shape = linear.inputs[1].values.shape
+    if linear.op == "Conv" or linear.attrs.get("transB", 0):
+        return factor.reshape(-1, *[1] * (len(shape) - 1))
+    if linear.op == "Gemm":
+        return factor.reshape(1, -1)
+    groups = linear.attrs.get("group", 1)  # (inputs, outputs / groups, *kernel)
+    rows = factor.reshape(groups, shape[1]).repeat(shape[0] // groups, axis=0)
+    return rows.reshape(*shape[:2], *[1] * (len(shape) - 2))
 
 
 def _is_row(bias: gs.Tensor) -> bool:
@@ -235,51 +240,13 @@ def _plain_gemm(node: gs.Node) -> None:
         node.attrs["beta"] = 1.0
 
 
-def _explicit_split(node: gs.Node, opset: int) -> None:
-    """Spell out the sizes of a Split that were implied by its number of outputs."""
-    given = "split" in node.attrs or (len(node.inputs) > 1 and not node.inputs[1].is_empty())
-    if given or any(y.shape is None for y in node.outputs):
-        return
-    axis = node.attrs.get("axis", 0)
-    sizes = [y.shape[axis] for y in node.outputs]
-    if not all(isinstance(size, int) for size in sizes):
-        return
-    node.attrs.pop("num_outputs", None)
-    if opset < SPLIT_SIZES_ARE_AN_INPUT:
-        node.attrs["split"] = sizes
-    else:
-        while len(node.inputs) > 1:  # an empty optional input
-            node.inputs.pop()
-        node.inputs.append(gs.Constant(f"{node.name}.split", np.array(sizes, np.int64)))
+def concrete(
+    model: onnx.ModelProto, shapes: Mapping[str, tuple[int | None, ...]]
+) -> onnx.ModelProto:
+    """A copy of the model whose inputs have these shapes and whose tensors' shapes follow.
 
-
-def _explicit_pads(node: gs.Node) -> None:
-    """Replace auto_pad where the paddings do not depend on an unknown input size."""
-    mode = node.attrs.get("auto_pad", "NOTSET")
-    if mode == "NOTSET" or node.op != "Conv" or not isinstance(node.inputs[1], gs.Constant):
-        return
-    kernel = node.inputs[1].values.shape[2:]
-    rank = len(kernel)
-    strides = node.attrs.get("strides", [1] * rank)
-    dilations = node.attrs.get("dilations", [1] * rank)
-    begin, end = [0] * rank, [0] * rank
-    if mode.startswith("SAME"):
-        sizes = (node.inputs[0].shape or [None] * (rank + 2))[2:]
-        for axis, size in enumerate(sizes):
-            if strides[axis] > 1 and not isinstance(size, int):
-                return
-            reach = (kernel[axis] - 1) * dilations[axis] + 1
-            steps = 1 if strides[axis] == 1 else -(-size // strides[axis])
-            covered = (steps - 1) * strides[axis] + reach
-            total = max(covered - (1 if strides[axis] == 1 else size), 0)
-            small, large = total // 2, total - total // 2
-            begin[axis], end[axis] = (small, large) if mode == "SAME_UPPER" else (large, small)
-    node.attrs.pop("auto_pad")
-    node.attrs["pads"] = [*begin, *end]
-
-
-def concrete(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> onnx.ModelProto:
-    """A copy of the model whose inputs have these shapes and whose tensors' shapes follow."""
+    An extent of None stays unknown.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.value_info[:]
@@ -287,7 +254,10 @@ def concrete(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> onnx
         for dim, extent in zip(
             value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False
         ):
-            dim.dim_value = extent
+            if extent is not None:
+                dim.dim_value = extent
+            elif dim.HasField("dim_value"):  # 0 or -1, which exporters write for any extent
+                dim.Clear()
     for value in copy.graph.output:
         value.type.tensor_type.ClearField("shape")
     return infer_shapes(copy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,38 +64,42 @@ class CostModel:
     """What a network costs as a function of its groups' kept counts.
 
     Attributes:
-        macs: multiply-accumulates of Conv, Gemm and MatMul for one sample.
+        macs: multiply-accumulates of convolutions, Gemm and MatMul for one sample.
         params: elements of floating-point constants.
         node_macs: name of a node -> MACs it takes in the unpruned network.
+        uncounted: names of the nodes whose output positions are not known; their weights count as
+            if each were used once.
     """
 
     macs: Multilinear
     params: Multilinear
     node_macs: Mapping[str, float]
+    uncounted: tuple[str, ...] = ()
 
 
 def cost_model(
-    network: Network, model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]]
+    network: Network, model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int | None, ...]]
 ) -> CostModel:
     """The costs of a network for inputs of these shapes.
 
     Args:
         network: the groups of the model.
         model: the canonical model itself.
-        input_shapes: a shape for each graph input, with a batch of one sample.
+        input_shapes: a shape for each graph input, with a batch of one sample; None for an extent
+            that is not known.
     """
-    shapes = tensor_shapes(concrete(model, dict(input_shapes)))
+    shapes = tensor_shapes(concrete(model, input_shapes))
     counter = AxisCounter(network)
     sizes = counter.sizes
     macs: list[tuple[float, Sequence[Count]]] = []
     node_macs = {}
-    for node in network.graph.nodes:
-        if node.op in LINEAR_OPS:
-            repeats, factors = _mac_term(node, network, shapes, counter)
-            macs.append((repeats, factors))
-            node_macs[node.name] = repeats * float(
-                np.prod([factor.constant + factor.slopes @ sizes for factor in factors])
-            )
+    linear = [node for node in network.graph.nodes if node.op in LINEAR_OPS]
+    for node in linear:
+        repeats, factors = _mac_term(node, network, shapes, counter)
+        macs.append((repeats, factors))
+        node_macs[node.name] = repeats * float(
+            np.prod([factor.constant + factor.slopes @ sizes for factor in factors])
+        )
     params = [
         (1.0, [counter.count(tensor, axis) for axis in range(len(tensor.shape))])
         for tensor in network.graph.tensors().values()
@@ -105,6 +109,7 @@ def cost_model(
         Multilinear.of(macs, sizes.size),
         Multilinear.of(params, sizes.size),
         node_macs,
+        tuple(node.name for node in linear if node.outputs[0].name not in shapes),
     )
 
 
@@ -145,19 +150,16 @@ class AxisCounter:
         self.sizes: Vector = np.array([g.size for g in network.groups], np.float64)
         self._network = network
         self._group_of = np.repeat(np.arange(self.sizes.size), self.sizes.astype(np.int64))
-        # The input axis of a grouped weight has one index for a channel of every part.
-        self._shared = {
-            (id(m.weight), m.in_axis): m for m in network.consumers.values() if m.groups > 1
-        }
+        self._shared = dict(_shared_axes(network))
 
     def count(self, tensor: gs.Tensor, axis: int) -> Count:
         """How many indices of an axis survive."""
-        grouped = self._shared.get((id(tensor), axis))
-        if grouped is not None:
-            whole = self.count(grouped.node.inputs[0], grouped.x_axis)
+        if (id(tensor), axis) in self._shared:
+            activation, channel_axis, parts = self._shared[id(tensor), axis]
+            whole = self.count(activation, channel_axis)
             if not whole.constant and not whole.slopes.any():  # an input of unknown extent
                 return self.fixed(float(tensor.shape[axis]))
-            return Count(whole.constant / grouped.groups, whole.slopes / grouped.groups)
+            return Count(whole.constant / parts, whole.slopes / parts)
         channels = self._network.channels(tensor, axis)
         owners = self._group_of[channels[channels != FROZEN]]
         entries = np.bincount(owners, minlength=self.sizes.size)
@@ -167,6 +169,23 @@ class AxisCounter:
     def fixed(self, extent: float) -> Count:
         """A count that no group changes."""
         return Count(extent, np.zeros_like(self.sizes))
+
+
+def _shared_axes(
+    network: Network,
+) -> Iterator[tuple[tuple[int, int], tuple[gs.Tensor, int, int]]]:
+    """Axes of grouped weights with one index for a channel of every part.
+
+    Yields (identity of the weight, axis), then the activation, its axis and the number of parts.
+    """
+    for linear_map in network.consumers.values():
+        if linear_map.groups == 1:
+            continue
+        if linear_map.transposed:
+            axis, tensor, place = linear_map.out_axis, linear_map.node.outputs[0], linear_map.y_axis
+        else:
+            axis, tensor, place = linear_map.in_axis, linear_map.node.inputs[0], linear_map.x_axis
+        yield (id(linear_map.weight), axis), (tensor, place, linear_map.groups)
 
 
 def _mac_term(

@@ -114,7 +114,7 @@ def find_groups(model: onnx.ModelProto) -> Network:
 
 def _walk(graph: gs.Graph) -> Facts:
     """Apply every node's rule, then freeze each axis that some node or interface leaves out."""
-    facts = Facts()
+    facts = Facts(opset=graph.opset)
     touched: list[set[tuple[int, int]]] = []
     for node in graph.nodes:
         facts.touched = set()
@@ -232,11 +232,11 @@ def _unexplained(graph: gs.Graph, known: set[str]) -> Iterator[FrozenChannels]:
     """Nodes with weights that no rule made a producer of, and why."""
     for node in graph.nodes:
         weights = [t for t in node.inputs if isinstance(t, gs.Constant) and len(t.shape) > 1]
-        if node.name in known or not (weights or node.subgraphs()):
+        if node.name in known or not (weights or any(True for _ in node.subgraphs())):
             continue
         if find_rule(node) is None:
             reason = f"no channel rule for {node.op} ('{node.name}')"
-        elif node.op in ("Conv", "Gemm", "MatMul"):
+        elif node.op in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
             reason = "its weights are shared or not constant, or a shape is not known"
         else:
             continue

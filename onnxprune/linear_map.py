@@ -1,4 +1,4 @@
-"""What Conv, Gemm and MatMul are, once: features, weight <-> matrix, bias slot."""
+"""What Conv, ConvTranspose, Gemm and MatMul are, once: features, weight <-> matrix, bias slot."""
 
 from __future__ import annotations
 
@@ -68,9 +68,11 @@ class LinearMap:
         y_axis: channel axis of y.
         in_axis: axis of W that multiplies x's channels.
         out_axis: axis of W that makes y's channels.
-        groups: parts of a grouped convolution; part p of W's out_axis reads part p of x.
-        window: the patch W multiplies; None for Gemm and MatMul, and for a convolution whose
-            padding depends on an unknown input size.
+        groups: parts of a grouped convolution; part p of y reads part p of x.
+        window: the patch W multiplies; None for Gemm and MatMul, for a convolution whose padding
+            depends on an unknown input size, and for a transposed one.
+        upsampling: of a transposed convolution, positions of y per position of x (the product of
+            its strides); 0 for all others.
     """
 
     node: gs.Node
@@ -80,6 +82,7 @@ class LinearMap:
     out_axis: int
     groups: int = 1
     window: Window | None = None
+    upsampling: int = 0
 
     @property
     def name(self) -> str:
@@ -103,15 +106,30 @@ class LinearMap:
         shape = self.weight.shape
         return int(np.prod(shape)) // int(shape[self.in_axis] * shape[self.out_axis])
 
+    @property
+    def transposed(self) -> bool:
+        """Whether every position of x writes to a window of y, as in a ConvTranspose."""
+        return self.upsampling > 0
+
+    @property
+    def outputs(self) -> int:
+        """Channels of y that W makes, those of all parts."""
+        return int(self.weight.shape[self.out_axis]) * (self.groups if self.transposed else 1)
+
+    @property
+    def _part_axis(self) -> int:
+        """Axis of W along which its parts lie one after another; the other one they share."""
+        return self.in_axis if self.transposed else self.out_axis
+
     def matrices(self, weight: Array | None = None) -> list[Matrix]:
         """W as one matrix per part, shape (outputs, entries * taps), float64.
 
         Features are ordered (entry, tap), as in FeatureSpec.
         """
         values = self.weight.values if weight is None else weight
-        ordered = np.moveaxis(values, (self.out_axis, self.in_axis), (0, 1))
-        flat = ordered.reshape(ordered.shape[0], -1).astype(np.float64)
-        return np.split(flat, self.groups)
+        parts = np.split(values, self.groups, axis=self._part_axis)
+        ordered = [np.moveaxis(part, (self.out_axis, self.in_axis), (0, 1)) for part in parts]
+        return [part.reshape(part.shape[0], -1).astype(np.float64) for part in ordered]
 
     def from_matrices(self, matrices: list[Matrix]) -> Array:
         """The weight tensor, in W's layout and type, of matrices with any number of entries."""
@@ -119,29 +137,35 @@ class LinearMap:
         kernel = tuple(
             extent for axis, extent in enumerate(shape) if axis not in (self.in_axis, self.out_axis)
         )
-        stacked = np.concatenate(matrices)
-        tensor = stacked.reshape(stacked.shape[0], -1, *kernel)
-        restored = np.moveaxis(tensor, (0, 1), (self.out_axis, self.in_axis))
-        return np.ascontiguousarray(restored, dtype=self.weight.values.dtype)
+        tensors = [matrix.reshape(matrix.shape[0], -1, *kernel) for matrix in matrices]
+        restored = [np.moveaxis(t, (0, 1), (self.out_axis, self.in_axis)) for t in tensors]
+        joined = np.concatenate(restored, axis=self._part_axis)
+        return np.ascontiguousarray(joined, dtype=self.weight.values.dtype)
 
     def bias_vector(self) -> Vector:
         """The bias in float64, shape (outputs,); zeros where the node has none."""
-        outputs = self.weight.shape[self.out_axis]
         if self.bias is None:
-            return np.zeros(outputs)
-        return np.broadcast_to(self.bias.values.reshape(-1), (outputs,)).astype(np.float64)
+            return np.zeros(self.outputs)
+        return np.broadcast_to(self.bias.values.reshape(-1), (self.outputs,)).astype(np.float64)
 
     def slice_inputs(self, weight: Array, keep: list[IndexArray]) -> Array:
         """W reading only the kept entries of x; one sorted keep per part, entries of the part."""
-        parts = np.split(weight, self.groups, axis=self.out_axis)
-        cut = [np.take(part, k, axis=self.in_axis) for part, k in zip(parts, keep, strict=True)]
-        return np.concatenate(cut, axis=self.out_axis)
+        return self._take(weight, keep, self.in_axis)
+
+    def slice_outputs(self, weight: Array, keep: list[IndexArray]) -> Array:
+        """W making only the kept channels of y; one sorted keep per part, channels of the part."""
+        return self._take(weight, keep, self.out_axis)
+
+    def _take(self, weight: Array, keep: list[IndexArray], axis: int) -> Array:
+        parts = np.split(weight, self.groups, axis=self._part_axis)
+        cut = [np.take(part, k, axis=axis) for part, k in zip(parts, keep, strict=True)]
+        return np.concatenate(cut, axis=self._part_axis)
 
     def pad_inputs(self, weight: Array, keep: list[IndexArray]) -> Array:
         """The inverse of slice_inputs: full size, zeros for the entries that are not kept."""
         full = np.zeros(self.weight.shape, weight.dtype)
-        parts = np.split(full, self.groups, axis=self.out_axis)
-        cut = np.split(weight, self.groups, axis=self.out_axis)
+        parts = np.split(full, self.groups, axis=self._part_axis)
+        cut = np.split(weight, self.groups, axis=self._part_axis)
         for part, values, entries in zip(parts, cut, keep, strict=True):
             np.moveaxis(part, self.in_axis, 0)[entries] = np.moveaxis(values, self.in_axis, 0)
         return full

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxprune.errors import OnnxPruneError, UnsupportedModelError
+from onnxprune.stand_ins import with_stand_ins
 
 # graphsurgeon prints advice of its own on stdout, which belongs to the caller's output.
 G_LOGGER.severity = G_LOGGER.CRITICAL
@@ -77,19 +78,28 @@ def infer_shapes(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelP
     Raises:
         UnsupportedModelError: with ``strict``, when an operator contradicts its inputs.
     """
+    seen = with_stand_ins(model)
     try:
-        if is_large(model):
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "model.onnx"
-                _save_external(model, path, "model.data")
-                onnx.shape_inference.infer_shapes_path(path, strict_mode=strict, data_prop=True)
-                return onnx.load(path)
-        return onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=True)
+        inferred = _infer(seen, strict=strict)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         if strict:
             raise UnsupportedModelError(f"shapes cannot be inferred: {error}") from error
         logger.info("shape inference failed, going on without: %s", error)
         return model
+    if seen is not model:
+        del inferred.graph.node[:]
+        inferred.graph.node.extend(model.graph.node)
+    return inferred
+
+
+def _infer(model: onnx.ModelProto, *, strict: bool) -> onnx.ModelProto:
+    if not is_large(model):
+        return onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        _save_external(model, path, "model.data")
+        onnx.shape_inference.infer_shapes_path(path, strict_mode=strict, data_prop=True)
+        return onnx.load(path)
 
 
 def _save_external(model: onnx.ModelProto, path: Path, location: str) -> None:

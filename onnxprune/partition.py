@@ -29,7 +29,7 @@ class Cell:
 def same_axes(
     axes: Sequence[IndexArray], components: Components, prunable: IndexArray
 ) -> list[IndexArray]:
-    """Sets of prunable channels that lie on exactly the same axes.
+    """Sets of prunable channels that lie on exactly the same axes, on each equally often.
 
     Args:
         axes: the slots of every axis.
@@ -40,7 +40,8 @@ def same_axes(
     keys = np.random.default_rng(0)  # 128-bit random sums: equal sets of axes, equal signatures
     for slots in axes:
         key = keys.integers(0, 2**63, size=2, dtype=np.uint64)
-        signature[np.unique(components.label[slots])] += key
+        channels, times = np.unique(components.label[slots], return_counts=True)
+        signature[channels] += times.astype(np.uint64)[:, None] * key
     first = np.full(components.count, components.label.size)
     np.minimum.at(first, components.label, np.arange(components.label.size))
     cells: dict[tuple[int, int], list[int]] = {}

@@ -4,7 +4,9 @@ A *view* translates between one consumer's weight tensor and the problems the nu
 consumers are taken as they are: features are patches, or the entries of the axis. A consumer too
 wide for that is *stacked*: each of its T taps (or flattened positions) becomes an output of its
 own over plain channels, W of shape (outputs, C * T) turning into (outputs * T, C). Least squares
-on the channel Gram then is the channel mix per tap.
+on the channel Gram then is the channel mix per tap. A transposed convolution is always stacked:
+its taps write the channels of one position to different ones. With strides, different taps reach
+neighbouring outputs, so that one bias cannot take over means: least squares goes through zero.
 """
 
 from __future__ import annotations
@@ -55,6 +57,8 @@ class ConsumerView:
         channels = np.split(self.channels, parts)
         window = self.linear_map.window
         grams, tune_grams = fit.mean(), tune.mean()
+        if self.linear_map.upsampling > 1:
+            grams, tune_grams = _about_zero(grams), _about_zero(tune_grams)
         return [
             LayerProblem(
                 name=self.name if parts == 1 else f"{self.name}[{part}]",
@@ -64,7 +68,7 @@ class ConsumerView:
                 channels=channels[part],
                 taps=weights[part].shape[1] // channels[part].size,
                 rows=fit.rows,
-                zero_padded=window is not None and window.padded,
+                zero_padded=self.linear_map.transposed or (window is not None and window.padded),
             )
             for part in range(parts)
         ]
@@ -115,6 +119,13 @@ class ConsumerView:
         spread = np.zeros((bias.size, self.stack))
         spread[:, 0] = bias
         return spread.reshape(-1)
+
+
+def _about_zero(grams: Array) -> Array:
+    """Grams, shape (parts, features + 1, features + 1), as if all features had mean zero."""
+    result = grams.copy()
+    result[:, -1, :-1] = result[:, :-1, -1] = 0.0
+    return result
 
 
 def consumer_views(
@@ -196,13 +207,20 @@ def group_problem(
 
 
 def _made(group: ChannelGroup, network: Network, producer: LinearMap) -> Matrix:
-    """The weights that make each unit, shape (units, fan-in); zeros for units not made here."""
+    """The weights that make each unit, shape (units, fan-in); zeros for units not made here.
+
+    A unit that several rows make (by DepthToSpace, one for each position) has them side by side.
+    """
     rows = np.concatenate(producer.matrices())
     channels = network.channels(producer.node.outputs[0], producer.y_axis)
-    result = np.zeros((group.size, rows.shape[1]))
     order = np.argsort(group.channels)
     place = np.searchsorted(group.channels[order], channels)
     place = order[np.minimum(place, group.size - 1)]
     own = group.channels[place] == channels
-    result[place[own]] = rows[own]
-    return result
+    units, made = place[own], rows[own]
+    in_turn = np.argsort(units, kind="stable")
+    units = units[in_turn]
+    turn = np.arange(units.size) - np.searchsorted(units, units)
+    result = np.zeros((group.size, turn.max(initial=0) + 1, rows.shape[1]))
+    result[units, turn] = made[in_turn]
+    return result.reshape(group.size, -1)

@@ -44,6 +44,7 @@ def apply(model: onnx.ModelProto, plan: Plan, weights: Weights = NO_WEIGHTS) -> 
     network = find_groups(canonical)
     cut = Cut(network, kept_channels(network, plan))
     recovered = _write_recovered(network, cut, weights)
+    _slice_shared_outputs(network, cut)
     for node in network.graph.nodes:
         repair = find_fixup(node)
         if repair is not None:
@@ -123,6 +124,11 @@ class Cut:
         mask = self.mask(linear_map.node.inputs[0], linear_map.x_axis)
         return [np.flatnonzero(part) for part in np.split(mask, linear_map.groups)]
 
+    def outputs(self, linear_map: LinearMap) -> list[IndexArray]:
+        """The channels of its part that every part of a linear map keeps making."""
+        mask = self.mask(linear_map.node.outputs[0], linear_map.y_axis)
+        return [np.flatnonzero(part) for part in np.split(mask, linear_map.groups)]
+
 
 def _write_recovered(network: Network, cut: Cut, weights: Weights) -> set[tuple[int, int]]:
     """Set recovered weights and slice grouped ones; return the weight axes that are done."""
@@ -149,10 +155,20 @@ def _write_recovered(network: Network, cut: Cut, weights: Weights) -> set[tuple[
     return done
 
 
+def _slice_shared_outputs(network: Network, cut: Cut) -> None:
+    """Slice transposed grouped weights, whose output axis has an index for a channel per part."""
+    for linear_map in network.consumers.values():
+        y = linear_map.node.outputs[0]
+        if linear_map.transposed and linear_map.groups > 1 and cut.is_cut(y, linear_map.y_axis):
+            keep = cut.outputs(linear_map)
+            linear_map.weight.values = linear_map.slice_outputs(linear_map.weight.values, keep)
+
+
 def _check_shape(linear_map: LinearMap, weight: Array, bias: Array, keep: list[IndexArray]) -> None:
     expected = list(linear_map.weight.shape)
-    outputs = expected[linear_map.out_axis]
-    expected[linear_map.in_axis] = keep[0].size
+    outputs = linear_map.outputs
+    kept = keep if linear_map.transposed else keep[:1]  # else the parts share the input axis
+    expected[linear_map.in_axis] = sum(part.size for part in kept)
     if list(weight.shape) != expected or bias.shape != (outputs,):
         raise PlanMismatchError(
             f"weight and bias of '{linear_map.name}' have shapes {list(weight.shape)} and "

@@ -42,7 +42,8 @@ def build(
 ) -> onnx.ModelProto:
     """A model from text; a weight given as a shape is drawn at random, fan-in scaled."""
     text = (
-        f'<ir_version: {ir}, opset_import: ["" : {opset}, "com.example" : 1]>\n'
+        f'<ir_version: {ir}, opset_import: ["" : {opset}, "com.example" : 1, '
+        '"com.microsoft" : 1]>\n'
         f"micro ({inputs}) => ({outputs}) {{ {nodes} }}"
     )
     model = parser.parse_model(text)
@@ -333,6 +334,88 @@ MICRO_MODELS |= {
     ),
 }
 
+UP: dict[str, Weight] = {
+    "w1": (8, 3, 3, 3),
+    "b1": (8,),
+    "w3": (8, 6, 3, 3),
+    "b3": (6,),
+    "w2": (4, 6, 3, 3),
+}
+
+
+def upward(attributes: str, weights: dict[str, Weight] | None = None, **options: object) -> Builder:
+    """Conv 3 -> 8, Relu, a ConvTranspose 8 -> 6 under test, Relu, Conv 6 -> 4."""
+    return whole(
+        f"a = Conv(x, w1, b1) r = Relu(a) u = ConvTranspose <{attributes}> (r, w3, b3) h = Relu(u)"
+        " y = Conv(h, w2)",
+        UP | (weights or {}),
+        **options,
+    )
+
+
+MICRO_MODELS |= {
+    "ConvTranspose": upward("strides=[2,2], pads=[1,1,1,1], output_padding=[1,1]"),
+    "ConvTranspose, uneven": upward("strides=[1,3], dilations=[2,1], pads=[0,1,2,0]"),
+    "ConvTranspose SAME_UPPER": upward('strides=[2,2], auto_pad="SAME_UPPER"'),
+    "ConvTranspose output shape": upward("strides=[2,2], output_shape=[13,13]"),
+    "ConvTranspose without bias": whole(
+        "a = ConvTranspose(x, w1) h = Relu(a) y = ConvTranspose <strides=[2,2]> (h, w2)",
+        {"w1": (3, 8, 3, 3), "w2": (8, 4, 2, 2)},
+    ),
+    "ConvTranspose 1-d": whole(
+        "a = Conv(x, w1) h = Relu(a) y = ConvTranspose <strides=[4]> (h, w2, b2)",
+        {"w1": (8, 3, 3), "w2": (8, 4, 3), "b2": (4,)},
+        inputs="float[N,3,9] x",
+        outputs="float[N,4,L] y",
+    ),
+    "ConvTranspose grouped": upward(
+        "group=2, strides=[2,2]", {"w3": (8, 3, 2, 2), "w2": (4, 6, 1, 1)}
+    ),
+    "ConvTranspose grouped chain": whole(
+        "a = Conv(x, w1, b1) r = Relu(a) u = ConvTranspose <group=4> (r, w3) s = Relu(u)"
+        " v = ConvTranspose <group=2, strides=[2,2]> (s, w4, b4) h = Relu(v) y = Conv(h, w2)",
+        {
+            "w1": (8, 3, 3, 3),
+            "b1": (8,),
+            "w3": (8, 3, 3, 3),
+            "w4": (12, 5, 1, 1),
+            "b4": (10,),
+            "w2": (4, 10, 1, 1),
+        },
+    ),
+    "ConvTranspose depthwise": upward(
+        "group=8, strides=[2,2]", {"w3": (8, 1, 2, 2), "b3": (8,), "w2": (4, 8, 1, 1)}
+    ),
+    "ConvTranspose depthwise, multiplier 2": upward(
+        "group=8", {"w3": (8, 2, 2, 2), "b3": (16,), "w2": (4, 16, 1, 1)}
+    ),
+}
+
+FUSED = "r = Relu(c) h = com.microsoft.FusedConv"
+
+MICRO_MODELS |= {
+    "FusedConv": chain(
+        f'{FUSED} <activation="Relu", pads=[1,1,1,1]> (r, w3, b3)', {"w3": (8, 8, 3, 3), "b3": (8,)}
+    ),
+    "FusedConv and a sum": chain(
+        f'{FUSED} <activation="LeakyRelu", activation_params=[0.1], pads=[1,1,1,1]> (r, w3, b3, c)',
+        {"w3": (8, 8, 3, 3), "b3": (8,)},
+    ),
+    "FusedConv, depthwise": chain(
+        f'{FUSED} <activation="Clip", activation_params=[0.0, 1.0], group=8> (r, w3)',
+        {"w3": (8, 1, 3, 3)},
+    ),
+    "FusedConv, opset 10": chain(
+        f'{FUSED} <activation="Clip", activation_params=[-1.0, 1.0]> (r, w3, b3)',
+        {"w3": (8, 8, 3, 3), "b3": (8,)},
+        opset=10,
+        ir=4,
+    ),
+    "FusedConv without activation": chain(
+        f"{FUSED} <group=2> (r, w3, b3)", {"w3": (8, 4, 3, 3), "b3": (8,)}
+    ),
+}
+
 # --- normalisation ------------------------------------------------------------------------------
 
 NORM: dict[str, Weight] = {
@@ -368,6 +451,44 @@ MICRO_MODELS |= {
         "d = Conv <group=8> (c, w3) h = BatchNormalization(d, s, t, m, v)",
         NORM | {"w3": (8, 1, 1, 1)},
     ),
+}
+
+AFFINE: dict[str, Weight] = {"s": positive(12, 8), "t": (8,)}
+BY_COLUMN: dict[str, Weight] = {"s": positive(14, 8), "t": (8,)}
+
+MICRO_MODELS |= {
+    "BatchNormalization folded into ConvTranspose": whole(
+        "c = Conv(x, w1) d = ConvTranspose <group=2> (c, w3, b3)"
+        " n = BatchNormalization(d, s, t, m, v) h = Relu(n) y = Conv(h, w2)",
+        NORM | {"w1": (6, 3, 3, 3), "w3": (6, 4, 2, 2), "b3": (8,), "w2": (4, 8, 1, 1)},
+    ),
+    "InstanceNormalization": chain("h = InstanceNormalization <epsilon=0.01> (c, s, t)", AFFINE),
+    "GroupNormalization": chain(
+        "h = GroupNormalization <num_groups=4> (c, s, t)", AFFINE, opset=21, ir=10
+    ),
+    "GroupNormalization after a residual": chain(
+        "g = GroupNormalization <num_groups=4> (c, s, t) r = Relu(g)"
+        " d = Conv <pads=[1,1,1,1]> (r, w3) h = Add(c, d)",
+        AFFINE | {"w3": (8, 8, 3, 3)},
+        opset=21,
+        ir=10,
+    ),
+    "GroupNormalization and a grouped Conv": chain(
+        "g = GroupNormalization <num_groups=4> (c, s, t) h = Conv <group=2> (g, w3)",
+        AFFINE | {"w3": (8, 4, 3, 3)},
+        opset=21,
+        ir=10,
+    ),
+    "LayerNormalization": chain("h = LayerNormalization(c, s, t)", BY_COLUMN),
+    "LayerNormalization over maps": chain(
+        "h, m, d = LayerNormalization <axis=2> (c, s, t)", {"s": positive(15, 8, 8), "t": (8, 8)}
+    ),
+    "Softmax": chain("h = Softmax(c)"),
+    "Softmax over height": chain("h = Softmax <axis=2> (c)"),
+    "Softmax, opset 12": chain("h = Softmax <axis=2> (c)", opset=12, ir=7),
+    "LogSoftmax": chain("h = LogSoftmax <axis=-2> (c)"),
+    "Hardmax": chain("h = Hardmax(c)"),
+    "LpNormalization": chain("h = LpNormalization <axis=3, p=1> (c)"),
 }
 
 # --- pooling and reductions ---------------------------------------------------------------------
@@ -681,4 +802,100 @@ MICRO_MODELS |= {
     ),
     "Upsample": chain("h = Upsample(c, scales)", {"scales": floats(1, 1, 2, 2)}, opset=9, ir=4),
     "Upsample attribute": chain("h = Upsample <scales=[1.0,1.0,2.0,2.0]> (c)", opset=7, ir=4),
+}
+
+# --- space and depth ----------------------------------------------------------------------------
+
+MICRO_MODELS |= {
+    "DepthToSpace": whole(
+        "c = Conv <pads=[1,1,1,1]> (x, w1, b1) d = DepthToSpace <blocksize=2> (c) h = Relu(d)"
+        " y = Conv(h, w2)",
+        {"w1": (12, 3, 3, 3), "b1": (12,), "w2": (4, 3, 3, 3)},
+    ),
+    "DepthToSpace CRD": whole(
+        "c = Conv <pads=[1,1,1,1]> (x, w1, b1)"
+        ' d = DepthToSpace <blocksize=2, mode="CRD"> (c) h = Relu(d) y = Conv(h, w2)',
+        {"w1": (12, 3, 3, 3), "b1": (12,), "w2": (4, 3, 3, 3)},
+    ),
+    "SpaceToDepth": chain("h = SpaceToDepth <blocksize=2> (c)", {"w2": (4, 32, 3, 3)}),
+    "SpaceToDepth and back": chain(
+        "s = SpaceToDepth <blocksize=2> (c) t = Conv <pads=[1,1,1,1]> (s, w3, b3) u = Add(s, t)"
+        " h = DepthToSpace <blocksize=2> (u)",
+        {"w3": (32, 32, 3, 3), "b3": (32,)},
+    ),
+}
+
+# --- picking and repeating ----------------------------------------------------------------------
+
+PICKED: dict[str, Weight] = {"w1": (8, 3, 3, 3), "w2": (4, 8, 1, 1), "w3": (4, 5, 1, 1)}
+
+
+def picked(nodes: str, weights: dict[str, Weight]) -> Builder:
+    """Conv 3 -> 8; one Conv reads all channels, another those that go from ``c`` to ``h``."""
+    return whole(
+        f"c = Conv(x, w1) {nodes} d = Conv(h, w3) e = Conv(c, w2) y = Add(d, e)", PICKED | weights
+    )
+
+
+MICRO_MODELS |= {
+    "Gather": picked("h = Gather <axis=1> (c, i)", {"i": ints(6, 0, 3, 2, 7)}),
+    "Gather negative and repeated": picked(
+        "h = Gather <axis=-3> (c, i)", {"i": ints(-1, 2, 2, -8, 7)}
+    ),
+    "Gather a permutation": chain(
+        "h = Gather <axis=1> (c, i)", {"i": np.array([3, 1, 0, 2, 7, 6, 4, 5], np.int32)}
+    ),
+    "Gather one channel": whole(
+        "c = Conv(x, w1) p = Gather <axis=1> (c, i) u = Unsqueeze(p, axes) r = Relu(c)"
+        " h = Mul(r, u) y = Conv(h, w2)",
+        {
+            "w1": (8, 3, 3, 3),
+            "i": np.array(-3, np.int64),
+            "axes": ints(1),
+            "w2": (4, 8, 1, 1),
+        },
+    ),
+    "Gather over space": chain("h = Gather <axis=2> (c, i)", {"i": ints(7, 1, 4, 0)}),
+    "Gather one row": reduced(
+        "r = Gather <axis=2> (c, i) h = Gather <axis=2> (r, i)", {"i": np.array(3, np.int64)}
+    ),
+    "Gather rows of a table": chain(
+        "g = Gather <axis=2> (c, i) h = ReduceMax <axes=[3], keepdims=0> (g)",
+        {"i": ints(7, 1, 4, 0, 2, 6, 3, 5).reshape(4, 2)},
+    ),
+    "Gather one step": whole(
+        "a = MatMul(x, w1) h = Gather <axis=1> (a, i) y = Gemm(h, w2)",
+        {"w1": (6, 8), "i": np.array(0, np.int64), "w2": (8, 5)},
+        inputs="float[N,7,6] x",
+        outputs=SCORES,
+    ),
+    "Gather steps of a table": whole(
+        "a = MatMul(x, w1) h = Gather <axis=1> (a, i) y = MatMul(h, w2)",
+        {"w1": (6, 8), "i": ints(5, 6, 0, 1, 1, 3).reshape(3, 2), "w2": (8, 5)},
+        inputs="float[N,7,6] x",
+        outputs="float[N,3,2,5] y",
+    ),
+    "Tile": chain("h = Tile(c, times)", {"times": ints(1, 1, 2, 1)}),
+    "Tile channels": chain("h = Tile(c, times)", {"times": ints(1, 2, 1, 1), "w2": (4, 16, 3, 3)}),
+    "Expand": chain("p = GlobalAveragePool(c) h = Expand(p, shape)", {"shape": ints(1, 8, 4, 4)}),
+    "Expand to fewer axes": chain(
+        "p = ReduceMean <axes=[3]> (c) h = Expand(p, shape)", {"shape": ints(1, 8)}
+    ),
+    "Expand to more axes": whole(
+        "a = Gemm(x, w1) h = Expand(a, shape) y = MatMul(h, w2)",
+        {"w1": (6, 8), "shape": ints(3, 1, 8), "w2": (8, 5)},
+        inputs="float[N,6] x",
+        outputs="float[K,N,5] y",
+    ),
+    "ArgMax": chain("p = ArgMax <axis=2> (c) q = Cast <to=1> (p) h = Add(c, q)"),
+    "ArgMax over time": whole(
+        "a = MatMul(x, w1) p = ArgMax <axis=1, keepdims=0> (a) h = Cast <to=1> (p) y = Gemm(h, w2)",
+        {"w1": (6, 8), "w2": (8, 5)},
+        inputs="float[N,7,6] x",
+        outputs=SCORES,
+    ),
+    "ArgMin": reduced(
+        "p = GlobalMaxPool(c) q = Sub(c, p) a = ArgMin <axis=-1, keepdims=0> (q)"
+        " f = Cast <to=1> (a) h = ReduceMax <axes=[2], keepdims=0> (f)"
+    ),
 }

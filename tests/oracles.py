@@ -94,7 +94,8 @@ def input_masks(network: Network, linear_map: LinearMap, alive: Array) -> list[A
     """For every part of a consumer, which entries of its input survive."""
     channels = network.channels(linear_map.node.inputs[0], linear_map.x_axis)
     if not channels.size:  # unknown extent: cannot be cut
-        extent = linear_map.weight.shape[linear_map.in_axis] * linear_map.groups
+        parts = linear_map.groups if part_axis(linear_map) != linear_map.in_axis else 1
+        extent = linear_map.weight.shape[linear_map.in_axis] * parts
         channels = np.full(extent, FROZEN)
     mask = np.array([channel == FROZEN or alive[channel] for channel in channels])
     return list(mask.reshape(linear_map.groups, -1))
@@ -120,13 +121,13 @@ def scattered(subject: Subject, alive: Array, recovered: Recovered) -> onnx.Mode
             continue
         weight, bias = recovered[name]
         blocks = _blocks(linear_map, np.zeros(linear_map.weight.shape, np.float32))
-        cut = np.split(weight, linear_map.groups, axis=linear_map.out_axis)
+        cut = np.split(weight, linear_map.groups, axis=part_axis(linear_map))
         masks = input_masks(subject.network, linear_map, alive)
         for block, values, mask in zip(blocks, cut, masks, strict=True):
             np.moveaxis(block, linear_map.in_axis, 0)[mask] = np.moveaxis(
                 values, linear_map.in_axis, 0
             )
-        full[name] = (np.concatenate(blocks, axis=linear_map.out_axis), bias)
+        full[name] = (np.concatenate(blocks, axis=part_axis(linear_map)), bias)
     return _with_weights(subject, full)
 
 
@@ -138,23 +139,32 @@ def random_recovery(subject: Subject, alive: Array, rng: np.random.Generator) ->
         if all(mask.all() for mask in masks):
             continue
         shape = list(linear_map.weight.shape)
+        outputs = shape[linear_map.out_axis]
         shape[linear_map.in_axis] = int(masks[0].sum())
+        if part_axis(linear_map) == linear_map.in_axis:
+            outputs *= linear_map.groups
+            shape[linear_map.in_axis] *= linear_map.groups
         weight = rng.standard_normal(shape) / np.sqrt(np.prod(shape) / shape[linear_map.out_axis])
-        bias = rng.standard_normal(shape[linear_map.out_axis])
+        bias = rng.standard_normal(outputs)
         dtype = linear_map.weight.values.dtype
         recovered[name] = (weight.astype(dtype), bias.astype(dtype))
     return recovered
 
 
+def part_axis(linear_map: LinearMap) -> int:
+    """Axis of a grouped weight along which its parts lie: (in, out / groups) if transposed."""
+    return 0 if linear_map.node.op == "ConvTranspose" else linear_map.out_axis
+
+
 def _blocks(linear_map: LinearMap, weight: Array) -> list[Array]:
-    return [b.copy() for b in np.split(weight, linear_map.groups, axis=linear_map.out_axis)]
+    return [b.copy() for b in np.split(weight, linear_map.groups, axis=part_axis(linear_map))]
 
 
 def _zeroed(network: Network, linear_map: LinearMap, alive: Array) -> Array:
     blocks = _blocks(linear_map, linear_map.weight.values)
     for block, mask in zip(blocks, input_masks(network, linear_map, alive), strict=True):
         np.moveaxis(block, linear_map.in_axis, 0)[~mask] = 0
-    return np.concatenate(blocks, axis=linear_map.out_axis)
+    return np.concatenate(blocks, axis=part_axis(linear_map))
 
 
 def _with_weights(

@@ -96,6 +96,20 @@ def test_dead_and_duplicate_channels_cost_nothing():
     assert result.report.outputs[0].relative_error < 1e-3
 
 
+@pytest.mark.parametrize("attributes", ["strides=[2,2]", "pads=[1,1,1,1]", "group=2"])
+def test_duplicate_channels_of_a_transposed_convolution_cost_nothing(attributes):
+    rng = np.random.default_rng(0)
+    first = rng.standard_normal((4, 3, 3, 3)).astype(np.float32)
+    parts = 2 if "group" in attributes else 1
+    twice = np.concatenate([first, first, 2 * first, 2 * first])  # twins in the same part
+    nodes = f"c = Conv (x, w1, b1) r = Relu(c) y = ConvTranspose <{attributes}> (r, w2)"
+    weights = {"w1": twice, "b1": np.zeros(16, np.float32), "w2": (16, 4 // parts, 3, 3)}
+    model = build(nodes, weights)
+    result = prune(model, random_samples(model, 200), Target("ratio", 0.5), options=QUICK)
+    assert result.report.outputs[0].relative_error < 1e-3
+    assert result.report.after.macs < 0.55 * result.report.before.macs
+
+
 def test_channels_that_are_constant_go_first():
     """What they feed is all in the bias; their rounding must not pass for a signal."""
     rng = np.random.default_rng(0)

@@ -59,6 +59,7 @@ def test_the_canonical_form_of_a_canonical_form_is_itself(name: str) -> None:
         "BatchNormalization folded",
         "BatchNormalization folded into depthwise",
         "BatchNormalization after Gemm",
+        "BatchNormalization folded into ConvTranspose",
     ],
 )
 def test_batch_normalization_folds_into_the_map_before_it(name: str) -> None:

@@ -13,6 +13,7 @@ from oracles import Subject, random_keeps
 from onnxprune.canonical import canonicalise
 from onnxprune.cost import Count, Multilinear, cost_model, parameter_count, tensor_shapes
 from onnxprune.groups import find_groups
+from onnxprune.model import infer_shapes
 from onnxprune.rewrite import apply
 
 SIZE = 9
@@ -40,7 +41,7 @@ def recount(model: onnx.ModelProto) -> tuple[int, int]:
             dim.dim_value = extent
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
-    fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+    fixed = infer_shapes(fixed)
     shapes = {
         v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
         for v in (*fixed.graph.value_info, *fixed.graph.output, *fixed.graph.input)
@@ -51,6 +52,9 @@ def recount(model: onnx.ModelProto) -> tuple[int, int]:
         if node.op_type == "Conv":
             # One multiplication per output element and weight of its filter.
             macs += int(np.prod(shapes[node.output[0]]) * np.prod(weights[node.input[1]][1:]))
+        elif node.op_type == "ConvTranspose":
+            # One multiplication per input element and weight that spreads it.
+            macs += int(np.prod(shapes[node.input[0]]) * np.prod(weights[node.input[1]][1:]))
         elif node.op_type in ("Gemm", "MatMul"):
             transposed = any(a.name == "transB" and a.i for a in node.attribute)
             fan_in = weights[node.input[1]][1 if transposed else 0]

@@ -113,6 +113,15 @@ def test_channels_on_different_axes_do_not_compete() -> None:
     assert all(cell.parts.max() == 0 for cell in cells)
 
 
+def test_channels_that_an_axis_holds_unequally_often_do_not_compete() -> None:
+    """Cutting one of them would save more than cutting another."""
+    coupling = Coupling()
+    x, y = coupling.axis(axis_of(3), 0), coupling.axis(axis_of(4), 0)
+    coupling.couple(x[[0, 1, 1, 2]], y)
+    cells, _ = merged(coupling)
+    assert [cell.channels.size for cell in cells] == [2, 1]
+
+
 def test_balanced_parts_are_numbered_in_axis_order() -> None:
     coupling = Coupling()
     coupling.balance(coupling.axis(axis_of(6), 0), 3)

@@ -58,21 +58,24 @@ def test_the_readme_shows_commands():
 def test_every_command_parses(line):
     words = shlex.split(line)
     if words[0] in cli.COMMANDS:
-        given = cli._apply_parser().parse_args(words[1:])
+        given = cli.COMMANDS[words[0]].parser().parse_args(words[1:])
     else:
-        given = cli._prune_parser().parse_args(words)
+        given = cli.prune.parser().parse_args(words)
         assert [str(Target.parse(text)) for text in given.target] == given.target
-        cli._options(given)
-    assert given.model.suffix == given.output.suffix == ".onnx"
+        cli.prune.options(given)
+    models = {vars(given).get("model"), vars(given).get("output")} - {None}
+    assert {path.suffix for path in models} <= {".onnx"}
 
 
 def test_the_examples_of_the_help_are_those_of_the_readme():
-    shown = re.findall(r"^  onnxprune (.*)$", cli.PRUNE_EXAMPLES, re.MULTILINE)
+    shown = re.findall(r"^  onnxprune (.*)$", cli.prune.EXAMPLES, re.MULTILINE)
     assert len(shown) >= 3
     for line in shown:
         words = shlex.split(line)
-        if words[0] not in cli.COMMANDS:
-            cli._options(cli._prune_parser().parse_args(words))
+        if words[0] in cli.COMMANDS:
+            cli.COMMANDS[words[0]].parser().parse_args(words[1:])
+        else:
+            cli.prune.options(cli.prune.parser().parse_args(words))
 
 
 def test_the_two_prompts_are_the_two_that_the_pipeline_runs():
@@ -95,9 +98,9 @@ def test_the_install_commands_name_files_that_exist():
 
 
 def test_flags_and_targets_in_the_readme_exist():
-    known = set(cli._prune_parser().format_help().replace(",", " ").split())
-    known |= set(cli._apply_parser().format_help().replace(",", " ").split())
-    known = {word.strip("[]") for word in known}
+    commands = [cli.prune, *cli.COMMANDS.values()]
+    helps = " ".join(command.parser().format_help() for command in commands)
+    known = {word.strip("[]") for word in helps.replace(",", " ").split()}
     prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
     flags = set(re.findall(r"--[a-z][a-z-]+", prose)) - {"--help"}
     assert flags

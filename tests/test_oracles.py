@@ -137,6 +137,10 @@ def test_mutated_rules_are_seen(
         ("Pad", "padding shortcut, opset 9"),
         ("Reshape", "Reshape"),
         ("Resize", "Resize sizes"),
+        ("ConvTranspose", "ConvTranspose depthwise"),
+        ("Expand", "Expand"),
+        ("Gather", "Gather"),
+        ("GroupNormalization", "GroupNormalization"),
     ],
 )
 def test_missing_fixups_are_seen(

@@ -118,14 +118,13 @@ def frozen_reasons(model: onnx.ModelProto) -> dict[str, str]:
         ("d = LRN <size=3> (c)", "LRN"),
         ("d = Softmax <axis=1> (c)", "Softmax"),
         ("d = com.example.Strange (c)", "Strange"),
-        ("d = DepthToSpace <blocksize=2> (c) ", "DepthToSpace"),
         ("d = ReduceMean <axes=[1]> (c)", "ReduceMean"),
         ("d = CumSum(c, one)", "CumSum"),
     ],
 )
 def test_unknown_operators_freeze_and_the_rest_is_pruned(nodes: str, op: str) -> None:
     weights = CONVS | {
-        "w3": (6, 2 if op == "DepthToSpace" else 1 if op == "ReduceMean" else 8, 1, 1),
+        "w3": (6, 1 if op == "ReduceMean" else 8, 1, 1),
         "w2": (4, 6, 1, 1),
     }
     weights |= {"one": np.ones((), np.int64)} if op == "CumSum" else {}
@@ -135,6 +134,54 @@ def test_unknown_operators_freeze_and_the_rest_is_pruned(nodes: str, op: str) ->
     assert op in reasons["Conv_0"]
     if op != "Strange":  # whose output shape nobody knows
         assert [group.name for group in network.groups] == ["Conv_2"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "opset"),
+    [
+        ("LayerNormalization <axis=1> (c, k)", 17),
+        ("LayerNormalization <axis=-3> (c, k)", 17),
+        ("Softmax <axis=1> (c)", 17),
+        ("Softmax(c)", 12),  # all axes from the second on
+        ("LogSoftmax <axis=1> (c)", 11),
+        ("Hardmax <axis=-3> (c)", 13),
+        ("LpNormalization <axis=1> (c)", 17),
+        ("GroupNormalization <num_groups=1> (c, one, one)", 18),
+    ],
+)
+def test_normalised_axes_are_frozen_with_the_operator_as_reason(nodes: str, opset: int) -> None:
+    model = build(
+        f"{CONV_IN} h = {nodes} {CONV_OUT}",
+        CONVS | {"k": (8, 8, 8), "one": np.ones(1, np.float32)},
+        opset=opset,
+    )
+    operator = nodes.replace("(", " ").split()[0]
+    assert frozen_reasons(model)["Conv_0"] == f"{operator} '{operator}_1' mixes its channels"
+
+
+def test_group_normalization_leaves_whole_groups() -> None:
+    group = subject("GroupNormalization").network.groups[0]
+    assert group.size == 4  # of two channels each
+    network = subject("GroupNormalization").network
+    made = network.channels(network.graph.nodes[0].outputs[0], 1)
+    assert made.tolist() == np.repeat(group.channels, 2).tolist()
+
+
+def test_parameters_of_a_group_normalization_may_belong_to_groups(
+    rng: np.random.Generator,
+) -> None:
+    """As in opset 18, which onnxruntime runs and the checker of onnx calls deprecated."""
+    model = build(
+        f"{CONV_IN} h = GroupNormalization <num_groups=4> (c, s, t) {CONV_OUT}",
+        CONVS | {"s": (4,), "t": (4,)},
+        opset=18,
+    )
+    micro = Subject(model)
+    keeps = {"Conv_0": np.array([0, 3])}
+    pruned = apply(model, micro.plan(keeps))
+    outputs_match(pruned, masked(micro, micro.alive(keeps)), tolerance(micro.network), rng)
+    sizes = {t.name: list(t.dims) for t in pruned.graph.initializer}
+    assert (sizes["s"], sizes["w1"]) == ([2], [4, 3, 3, 3])
 
 
 def test_graph_outputs_and_inputs_are_frozen_with_their_names() -> None:
@@ -190,6 +237,12 @@ def test_indices_of_a_max_pool_freeze_its_channels() -> None:
         'q = Pad <mode="reflect"> (c, pads) h = Slice(q, two, ten, one)',
         # Channels that change places.
         "t = Transpose <perm=[0,2,1,3]> (c) h = Reshape(t, shape)",
+        # One channel, repeated.
+        "s = ReduceSum <keepdims=1> (c, one) h = Expand(s, maps)",
+        # The place of the largest channel.
+        "s = ArgMax <axis=1> (c) t = Cast <to=1> (s) h = Mul(c, t)",
+        # Channels picked by indices that are shared out along two axes.
+        "p = Gather <axis=1> (c, table) h = ReduceMax <axes=[1], keepdims=0> (p)",
         # One sum over all channels, repeated.
         "s = ReduceSum <keepdims=1> (c, one) h = Mul(c, s)",
     ],
@@ -205,6 +258,8 @@ def test_what_mixes_or_renumbers_channels_freezes_them(nodes: str) -> None:
             "two": ints(2),
             "ten": ints(10),
             "many": ints(99),
+            "maps": ints(1, 8, 1, 1),
+            "table": np.arange(8).reshape(1, 8),
             "pads": ints(0, 2, 0, 0, 0, 2, 0, 0),
             "shape": ints(0, 8, 8, 8),
             "w2": w2,
@@ -224,6 +279,28 @@ def test_a_reshape_to_a_computed_shape_freezes() -> None:
         outputs="float[M,5] y",
     )
     assert "Reshape" in frozen_reasons(model)["Conv_0"]
+
+
+def test_gather_and_expand_by_computed_values_freeze() -> None:
+    gather = build(
+        f"{CONV_IN} h = Gather <axis=1> (c, k) {CONV_OUT}",
+        CONVS,
+        inputs="float[N,3,8,8] x, int64[8] k",
+    )
+    assert "Gather" in frozen_reasons(gather)["Conv_0"]
+    expand = build(
+        f"{CONV_IN} s = Shape(z) h = Expand(c, s) {CONV_OUT}",
+        CONVS,
+        inputs="float[N,3,8,8] x, float[N,8,H,W] z",
+    )
+    assert "Conv_0" in frozen_reasons(expand)
+
+
+def test_a_channel_taken_out_by_itself_is_frozen_and_the_others_are_cut() -> None:
+    (group,) = subject("Gather one channel").network.groups
+    assert group.size == 7
+    reasons = frozen_reasons(MICRO_MODELS["Gather one channel"]())
+    assert reasons["Conv_0"] == "Gather 'Gather_1' takes it out of its axis"
 
 
 def test_a_resize_to_computed_sizes_freezes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import onnx_graphsurgeon as gs
@@ -14,9 +15,7 @@ from onnxprune.rules.registry import Facts, Kept, fixup, rule
 def convolution(node: gs.Node, facts: Facts) -> None:
     """Y[:, o] is made by W[o]; W[:, i] reads X[:, i]; depthwise channels pass through."""
     x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
-    if not _owned(weight) or x.shape is None or len(x.shape) < 3:
-        return
-    if len(node.inputs) > 2 and not (node.inputs[2].is_empty() or _owned(node.inputs[2])):
+    if not _cuttable(node):
         return
     rows = facts.axis(weight, 0)
     made = facts.axis(y, 1)
@@ -46,6 +45,39 @@ def convolution_group(node: gs.Node, kept: Kept) -> None:
     """A depthwise convolution has as many groups as input channels."""
     groups = node.attrs.get("group", 1)
     if groups > 1 and kept.is_cut(node.inputs[0], 1) and node.inputs[1].shape[1] == 1:
+        node.attrs["group"] = int(kept.entries(node.inputs[0], 1).size)
+
+
+@rule("ConvTranspose")
+def transposed_convolution(node: gs.Node, facts: Facts) -> None:
+    """W[i] spreads X[:, i] over Y; W[:, o] makes Y[:, o]; depthwise channels pass through."""
+    x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
+    if not _cuttable(node):
+        return
+    read, made = facts.axis(x, 1), facts.axis(y, 1)
+    facts.couple(facts.axis(weight, 0), read)
+    _couple_bias(node, facts)
+    groups = node.attrs.get("group", 1)
+    strides = math.prod(node.attrs.get("strides") or [1])
+    linear_map = LinearMap(node, 1, 1, 0, 1, groups, upsampling=strides)
+    facts.produces(linear_map)
+    if groups > 1 and weight.shape[0] == groups:
+        # Depthwise with multiplier m: Y[:, c * m + j] reads X[:, c] alone.
+        facts.couple(read.repeat(weight.shape[1]), made)
+        return
+    facts.consumes(linear_map)
+    if groups == 1:
+        facts.couple(facts.axis(weight, 1), made)
+    else:
+        facts.balance(read, groups)
+        facts.balance(made, groups)
+
+
+@fixup("ConvTranspose")
+def transposed_convolution_group(node: gs.Node, kept: Kept) -> None:
+    """A depthwise one has as many groups as input channels."""
+    groups = node.attrs.get("group", 1)
+    if groups > 1 and kept.is_cut(node.inputs[0], 1) and node.inputs[1].shape[0] == groups:
         node.attrs["group"] = int(kept.entries(node.inputs[0], 1).size)
 
 
@@ -84,6 +116,13 @@ def matmul(node: gs.Node, facts: Facts) -> None:
     linear_map = LinearMap(node, last, last, 0, 1)
     facts.produces(linear_map)
     facts.consumes(linear_map)
+
+
+def _cuttable(node: gs.Node) -> bool:
+    """Whether a convolution has weights of its own and a known number of axes."""
+    x, weight, *bias = node.inputs
+    known = _owned(weight) and x.shape is not None and len(x.shape) > 2
+    return known and all(tensor.is_empty() or _owned(tensor) for tensor in bias)
 
 
 def _owned(tensor: gs.Tensor) -> bool:

@@ -34,15 +34,26 @@ def pool(node: gs.Node, facts: Facts) -> None:
 @rule(*REDUCTIONS)
 def reduction(node: gs.Node, facts: Facts) -> None:
     """Axes that are not reduced pass through, renumbered when the reduced ones are dropped."""
-    x, y = node.inputs[0], node.outputs[0]
     axes = _reduced_axes(node)
-    if axes is None or x.shape is None:
-        return
+    if axes is not None:
+        _pass_others(node, facts, axes)
+
+
+def _pass_others(node: gs.Node, facts: Facts, axes: set[int]) -> None:
+    x, y = node.inputs[0], node.outputs[0]
     keep_dims = node.attrs.get("keepdims", 1)
     for axis in facts.live(x):
         if axis not in axes:
             shift = 0 if keep_dims else sum(reduced < axis for reduced in axes)
             facts.couple(facts.axis(x, axis), facts.axis(y, axis - shift))
+
+
+@rule("ArgMax", "ArgMin")
+def position(node: gs.Node, facts: Facts) -> None:
+    """As a reduction of one axis: positions along it say nothing about channels on others."""
+    if node.inputs[0].shape is not None:
+        axis = node.attrs.get("axis", 0) % len(node.inputs[0].shape)
+        _pass_others(node, facts, {axis})
 
 
 def _reduced_axes(node: gs.Node) -> set[int] | None:

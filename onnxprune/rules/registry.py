@@ -22,8 +22,13 @@ ONNX_DOMAINS = ("", "ai.onnx")
 
 @dataclass
 class Facts(Coupling):
-    """Coupling facts, plus which linear maps write and read channels."""
+    """Coupling facts, plus which linear maps write and read channels.
 
+    Attributes:
+        opset: version of the standard operators, by which some of them change their meaning.
+    """
+
+    opset: int = field(kw_only=True)
     producers: list[LinearMap] = field(default_factory=list)
     consumers: list[LinearMap] = field(default_factory=list)
 

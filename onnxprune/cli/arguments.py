@@ -1,0 +1,57 @@
+"""Values of flags: from a word to what it stands for."""
+
+from __future__ import annotations
+
+import argparse
+
+from onnxprune.alignment import Align
+
+
+def align(text: str) -> Align:
+    """``auto`` or a number of channels."""
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"write auto or a number, not '{text}'") from None
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Numbers with commas between them."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"write a number, or one per channel as 0.5,0.5,0.5, not '{text}'"
+        ) from None
+
+
+def size(text: str) -> tuple[int, int]:
+    """Height and width, as 224x224."""
+    try:
+        height, width = extents(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"write height and width as 224x224, not '{text}'"
+        ) from None
+    return height, width
+
+
+def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """The name of an input and its shape, as name:1x3x224x224; the name may hold colons."""
+    name, _, shape = text.rpartition(":")
+    try:
+        found = extents(shape)
+    except ValueError:
+        found = ()
+    if not name or not found or min(found) < 1:
+        raise argparse.ArgumentTypeError(
+            f"write an input and its shape as name:1x3x224x224, not '{text}'"
+        )
+    return name, found
+
+
+def extents(text: str) -> tuple[int, ...]:
+    """Whole numbers with x or commas between them."""
+    return tuple(int(part) for part in text.replace(",", "x").split("x"))

@@ -1,0 +1,112 @@
+"""From a model to its inspection: what can be pruned, known before any samples are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+import onnx
+
+from onnxprune.calibration.input_spec import format_shape
+from onnxprune.canonical import canonicalise
+from onnxprune.cost import AxisCounter, CostModel, cost_model, is_parameter, parameter_count
+from onnxprune.extents import Extents, input_extents
+from onnxprune.groups import ChannelGroup, FrozenChannels, Network, find_groups
+from onnxprune.inspection import FrozenRow, GroupRow, Inspection, few, heaviest_first
+
+SUBGRAPH_OPS = ("If", "Loop", "Scan")
+
+
+def survey(
+    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> Inspection:
+    """What can be pruned in a model, what cannot, and why.
+
+    Args:
+        model: the trained model; it is left as it is.
+        shapes: input name -> its shape, where the model leaves extents open; the batch is 1 unless
+            it is given.
+
+    Raises:
+        UnsupportedModelError: the model is quantised, or too old.
+        OnnxPruneError: a shape does not fit the model.
+    """
+    inputs = input_extents(model, shapes or {})
+    canonical = canonicalise(model)
+    network = find_groups(canonical)
+    cost = cost_model(network, canonical, inputs)
+    share = _shares(network, cost)
+    wide = [group for group in network.groups if group.size > group.part_count]
+    return Inspection(
+        inputs=inputs,
+        macs=round(sum(cost.node_macs.values())),
+        params=parameter_count(model),
+        prunable_macs_share=share([name for group in wide for name in _layers(group)])[0],
+        groups=heaviest_first(_group_row(group, share) for group in network.groups),
+        frozen=heaviest_first(_frozen_row(frozen, share) for frozen in network.frozen),
+        notes=_left_out(network, cost, inputs),
+    )
+
+
+Share = Callable[[Iterable[str]], tuple[float, float]]
+"""Names of layers -> their shares of the MACs and of the parameters, each layer counted once."""
+
+
+def _shares(network: Network, cost: CostModel) -> Share:
+    sizes = AxisCounter(network).sizes
+    macs = sum(cost.node_macs.values()) or 1.0
+    params = float(cost.params(sizes)) or 1.0
+    held = {
+        node.name: sum(math.prod(t.shape) for t in node.inputs if is_parameter(t))
+        for node in network.graph.nodes
+    }
+
+    def share(names: Iterable[str]) -> tuple[float, float]:
+        once = set(names)
+        return (
+            sum(cost.node_macs.get(name, 0.0) for name in once) / macs,
+            sum(held.get(name, 0) for name in once) / params,
+        )
+
+    return share
+
+
+def _layers(group: ChannelGroup) -> tuple[str, ...]:
+    return (*group.producers, *group.consumers)
+
+
+def _group_row(group: ChannelGroup, share: Share) -> GroupRow:
+    return GroupRow(
+        group.name,
+        group.size,
+        group.part_count,
+        group.producers,
+        group.consumers,
+        *share(_layers(group)),
+    )
+
+
+def _frozen_row(frozen: FrozenChannels, share: Share) -> FrozenRow:
+    part = frozen.frozen / frozen.size if frozen.size else 1.0
+    macs, params = share([frozen.producer])
+    return FrozenRow(
+        frozen.producer, frozen.frozen, frozen.size, frozen.reason, macs * part, params * part
+    )
+
+
+def _left_out(network: Network, cost: CostModel, inputs: Mapping[str, Extents]) -> list[str]:
+    notes = []
+    if cost.uncounted:
+        open_inputs = [f"{n} {format_shape(s)}" for n, s in inputs.items() if None in s]
+        advice = f"; give --shape for {', '.join(open_inputs)}" if open_inputs else ""
+        notes.append(
+            "layers whose output shapes are not known are counted at one position: "
+            f"{len(cost.uncounted)} ({few(cost.uncounted)}){advice}"
+        )
+    narrow = [group.name for group in network.groups if group.size == group.part_count]
+    if narrow:
+        notes.append(f"groups with one channel per part stay whole: {len(narrow)} ({few(narrow)})")
+    subgraphs = sorted({node.op for node in network.graph.nodes} & set(SUBGRAPH_OPS))
+    if subgraphs:
+        notes.append(f"what {', '.join(subgraphs)} compute inside is neither cut nor counted")
+    return notes
