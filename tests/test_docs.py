@@ -142,6 +142,16 @@ def test_the_readme_links_the_documents():
         assert (ROOT / name).exists(), name
 
 
+def test_the_results_are_those_measured():
+    tool = ROOT / "tools" / "bench_accuracy.py"
+    done = subprocess.run(
+        [sys.executable, str(tool), "--table"], capture_output=True, text=True, check=True
+    )
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert done.stdout.count("|---|") == 3
+    assert done.stdout.strip() in results
+
+
 def test_the_changelog_knows_this_version():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     headings = re.findall(r"^## \[?([^\]\s]+)", text, re.MULTILINE)

@@ -35,7 +35,8 @@ def main() -> None:
     for axes, model in zip(np.atleast_1d(panels), models, strict=True):
         draw(axes, model, [row for row in rows if row["model"] == model])
     np.atleast_1d(panels)[0].set_ylabel("test accuracy at 50 % of the MACs, %")
-    np.atleast_1d(panels)[-1].legend(fontsize=7, loc="lower right")
+    handles, labels = np.atleast_1d(panels)[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(SERIES), fontsize=8)
     figure.savefig(FOLDER / "accuracy.svg", metadata={"Date": None})
 
 
