@@ -4,6 +4,7 @@
 
     canonical    one way of writing what exporters write in many
     groups       which channels must be kept or removed together
+    scope        which of them may be cut, how far; whether the targets can be reached
     study        Gram matrices of what the consumers read; the order in which channels go
     choice       how many channels every group keeps under the targets
     refit        the consumers' new weights
@@ -43,6 +44,7 @@ from onnxprune.plan import Keep, Plan, Weights
 from onnxprune.refit import refit
 from onnxprune.report import Report
 from onnxprune.rewrite import apply, digest
+from onnxprune.scope import Scope
 from onnxprune.study import Batches, study
 from onnxprune.target import Target, bounds_of
 from onnxprune.validation import check_file
@@ -119,8 +121,10 @@ def prune(
     sample = next(iter(Batches(samples, parts.held_out, 1)))
     shapes = {name: array.shape for name, array in sample.items()}
     cost = _per_sample(cost_model(network, canonical, shapes), samples.batch_extent or 1)
-    known = study(canonical, network, groups, samples, parts, options, executor)
-    bounds = bounds_of(targets, cost, known.sizes, known.places, parameter_count(original))
+    scope = Scope.of(network, groups, options.align)
+    bounds = bounds_of(targets, cost, scope.sizes, scope.places, parameter_count(original))
+    scope.require_reachable(bounds)  # before the samples are run, not after
+    known = study(canonical, scope, samples, parts, options, executor)
     tune = Batches(samples, parts.tune, options.batch)
     macs = Bound("macs", cost.macs, 0.0, float(cost.macs(known.sizes)))
     choice = choose(known, bounds, tune, options, executor, macs)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from onnxprune.allocation import ALLOCATIONS, Bound, Costs, GroupChoice, PowerLaw
-from onnxprune.arrays import Array
+from onnxprune.allocation import ALLOCATIONS, Bound, GroupChoice, PowerLaw
 from onnxprune.errors import TargetError
 from onnxprune.executor import Executor
 from onnxprune.options import Options
@@ -90,7 +87,7 @@ def allocate(
         TargetError: the bounds cannot be reached.
     """
     choices = [_group_choice(study, group.name, laws) for group in study.groups]
-    inner = [replace(bound, cost=_of_selected(study, bound.cost)) for bound in bounds]
+    inner = [study.restricted(bound) for bound in bounds]
     counts = ALLOCATIONS[allocation].allocate(choices, inner)
     return {group.name: int(n) for group, n in zip(study.groups, counts, strict=True)}
 
@@ -113,22 +110,9 @@ def _group_choice(study: Study, name: str, laws: Mapping[str, PowerLaw]) -> Grou
     return GroupChoice(name, allowed, damage, error)
 
 
-def _of_selected(study: Study, cost: Costs) -> Costs:
-    """A cost as a function of the counts of the groups that may be cut, the others whole."""
-    places = study.places
-
-    def restricted(counts: Array) -> Array:
-        full = np.tile(study.sizes, (*counts.shape[:-1], 1))
-        full[..., places] = counts
-        return cost(full)
-
-    return restricted
-
-
 def _least_fraction(study: Study, macs: Bound) -> float:
     """The smallest fraction of the MACs that the groups' allowed counts can reach."""
-    floors = np.array([study.allowed[group.name][0] for group in study.groups], np.int64)
-    least = float(_of_selected(study, macs.cost)(floors)) / (macs.full or 1.0)
+    least = float(study.restricted(macs).cost(study.floors)) / (macs.full or 1.0)
     if least >= 1:
         raise TargetError(
             "no channel group may keep fewer channels than it has; lower --align or exclude fewer "

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxprune.alignment import allowed_counts
 from onnxprune.arrays import Array, Feed, IndexArray
 from onnxprune.calibration import Calibration, Split
 from onnxprune.criteria import Criterion
@@ -19,6 +18,7 @@ from onnxprune.plan import GroupProblem, LayerProblem, Ranking, keep_of
 from onnxprune.problems import ConsumerView, consumer_views, group_problem, layer_problems
 from onnxprune.progress import shown
 from onnxprune.recovery import RECOVERIES, FixedRidge, Recovery
+from onnxprune.scope import Scope
 from onnxprune.statistics import collect
 
 QUICK_RECOVERY = FixedRidge()
@@ -50,41 +50,24 @@ class Batches:
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Scope):
     """A network with everything the decisions rest on.
 
     Attributes:
         canonical: the canonical model.
-        network: its groups and linear maps.
-        groups: the groups that may be cut.
-        views: the consumers that read them.
+        views: the consumers that read the groups.
         layers: consumer name -> its problems.
         rankings: group name -> order and prices of its channels.
-        allowed: group name -> counts it may keep.
         recovery: how consumers are refitted in the end.
         trial_recovery: how they are in trials.
     """
 
     canonical: onnx.ModelProto
-    network: Network
-    groups: Sequence[ChannelGroup]
     views: Mapping[str, ConsumerView]
     layers: Mapping[str, Sequence[LayerProblem]]
     rankings: Mapping[str, Ranking]
-    allowed: Mapping[str, IndexArray]
     recovery: Recovery
     trial_recovery: Recovery
-
-    @property
-    def sizes(self) -> IndexArray:
-        """Full counts of all groups of the network, shape (network.groups,)."""
-        return np.array([group.size for group in self.network.groups], np.int64)
-
-    @property
-    def places(self) -> IndexArray:
-        """Where among all groups of the network those stand that may be cut."""
-        names = {group.name for group in self.groups}
-        return np.array([i for i, g in enumerate(self.network.groups) if g.name in names], np.int64)
 
     def keeps(self, counts: Mapping[str, int]) -> dict[str, IndexArray]:
         """Group name -> surviving units, for the groups these counts cut."""
@@ -115,24 +98,24 @@ class Study:
 
 def study(
     canonical: onnx.ModelProto,
-    network: Network,
-    groups: Sequence[ChannelGroup],
+    scope: Scope,
     samples: Calibration,
     split: Split,
     options: Options,
     executor: Executor,
 ) -> Study:
     """Collect the statistics of all consumers and rank every group's channels."""
+    network, groups = scope.network, scope.groups
     views, layers = observe(canonical, network, groups, samples, split, options, executor)
     criterion = options.make_criterion()
     return Study(
-        canonical,
         network,
         groups,
+        scope.allowed,
+        canonical,
         views,
         layers,
         rank(network, groups, layers, criterion, progress=options.progress),
-        {group.name: allowed_counts(group, network, options.align) for group in groups},
         RECOVERIES["least-squares" if options.recovery else "none"],
         QUICK_RECOVERY if options.recovery else RECOVERIES["none"],
     )

@@ -19,6 +19,7 @@ from onnxprune.options import Options
 from onnxprune.plan import Keep, Plan
 from onnxprune.rewrite import digest
 from onnxprune.runtime import Session
+from onnxprune.scope import Scope
 from onnxprune.study import Batches, Study, study
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
@@ -103,5 +104,6 @@ def studied(
     sample = next(iter(Batches(calibration, parts.held_out, 1)))
     cost = cost_model(network, canonical, {name: a.shape for name, a in sample.items()})
     chosen = list(network.groups) if groups is None else groups
-    known = study(canonical, network, chosen, calibration, parts, options, QUIET)
+    scope = Scope.of(network, chosen, options.align)
+    known = study(canonical, scope, calibration, parts, options, QUIET)
     return Studied(model, options, calibration, parts, cost, known)

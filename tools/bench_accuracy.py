@@ -39,6 +39,7 @@ from onnxprune.recovery import RECOVERIES
 from onnxprune.refit import refit
 from onnxprune.rewrite import apply, digest
 from onnxprune.runtime import Session
+from onnxprune.scope import Scope
 from onnxprune.sensitivity import measure_sensitivity
 from onnxprune.study import QUICK_RECOVERY, Batches, Study, rank, study
 from onnxprune.target import Target, bounds_of
@@ -145,7 +146,8 @@ class Bench:
         network = find_groups(canonical)
         groups = prunable_groups(network, self.options)
         options = replace(self.options, criterion="random")
-        self.study = study(canonical, network, groups, calibration, parts, options, self.executor)
+        scope = Scope.of(network, groups, options.align)
+        self.study = study(canonical, scope, calibration, parts, options, self.executor)
         self.cost = cost_model(network, canonical, {"input": (1, *self.test.shape[1:])})
         self.tune = Batches(calibration, parts.tune, self.options.batch)
 

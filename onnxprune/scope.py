@@ -1,0 +1,71 @@
+"""What of a network may be cut, and how far; known before any sample is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxprune.alignment import Align, allowed_counts
+from onnxprune.allocation import Bound, Costs, GroupChoice
+from onnxprune.arrays import Array, IndexArray
+from onnxprune.budget import require_reachable
+from onnxprune.groups import ChannelGroup, Network
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The groups of a network that may be cut.
+
+    Attributes:
+        network: the network.
+        groups: the groups that may be cut.
+        allowed: group name -> counts it may keep, ascending; the last is its size.
+    """
+
+    network: Network
+    groups: Sequence[ChannelGroup]
+    allowed: Mapping[str, IndexArray]
+
+    @classmethod
+    def of(cls, network: Network, groups: Sequence[ChannelGroup], align: Align) -> Scope:
+        """The scope of these groups under an alignment."""
+        return cls(network, groups, {g.name: allowed_counts(g, network, align) for g in groups})
+
+    @property
+    def sizes(self) -> IndexArray:
+        """Full counts of all groups of the network, shape (network.groups,)."""
+        return np.array([group.size for group in self.network.groups], np.int64)
+
+    @property
+    def places(self) -> IndexArray:
+        """Where among all groups of the network those stand that may be cut."""
+        names = {group.name for group in self.groups}
+        return np.array([i for i, g in enumerate(self.network.groups) if g.name in names], np.int64)
+
+    @property
+    def floors(self) -> IndexArray:
+        """The smallest counts of the groups that may be cut, shape (groups,)."""
+        return np.array([self.allowed[group.name][0] for group in self.groups], np.int64)
+
+    def restricted(self, bound: Bound) -> Bound:
+        """A bound as a function of the counts of the groups that may be cut, the others whole."""
+        places, sizes, cost = self.places, self.sizes, bound.cost
+
+        def of_selected(counts: Array) -> Array:
+            full = np.tile(sizes, (*counts.shape[:-1], 1))
+            full[..., places] = counts
+            return cost(full)
+
+        selected: Costs = of_selected
+        return replace(bound, cost=selected)
+
+    def require_reachable(self, bounds: Sequence[Bound]) -> None:
+        """Raise TargetError if a bound fails with every group at its smallest count."""
+        choices = []
+        for group in self.groups:
+            allowed = self.allowed[group.name]
+            unknown = np.zeros(allowed.size)
+            choices.append(GroupChoice(group.name, allowed, unknown, unknown))
+        require_reachable(choices, [self.restricted(bound) for bound in bounds])
