@@ -49,7 +49,13 @@ SHARED = ROOT.parent / "shared"
 RESULTS = ROOT / "docs" / "results" / "accuracy.jsonl"
 
 FRACTIONS = (0.75, 0.5)
-COLUMNS = ("uniform, 75 % MACs", "uniform, 50 %", "measured, 75 %", "measured, 50 %")
+COLUMNS = (
+    "uniform, 75 % MACs",
+    "uniform, 50 %",
+    "measured, 75 %",
+    "measured, 50 %",
+    "its params",
+)
 CALIBRATION_IMAGES = 1000
 
 
@@ -225,19 +231,17 @@ def table(rows: list[dict[str, Any]]) -> str:
             _caption(first),
             "",
             "| criterion | recovery | " + " | ".join(COLUMNS) + " |",
-            "|---|---|---:|---:|---:|---:|",
+            "|---|---|" + "---:|" * len(COLUMNS),
         ]
         for criterion, recovery in dict.fromkeys((r["criterion"], r["recovery"]) for r in own):
             cells = {
-                (r["allocation"], r["macs_target"]): f"{r['accuracy']:.2f}"
+                (r["allocation"], r["macs_target"]): (f"{r['accuracy']:.2f}", f"{r['params']:.0%}")
                 for r in own
                 if (r["criterion"], r["recovery"]) == (criterion, recovery)
             }
-            values = [
-                cells.get((allocation, fraction), "")
-                for allocation in ("uniform", "sensitivity")
-                for fraction in FRACTIONS
-            ]
+            order = [(a, fraction) for a in ("uniform", "sensitivity") for fraction in FRACTIONS]
+            shown = [cells.get(key, ("", "")) for key in order]
+            values = [*(accuracy for accuracy, _ in shown), shown[-1][1]]
             lines.append(f"| {criterion} | {recovery} | {' | '.join(values)} |")
         lines.append("")
     return "\n".join(lines)
