@@ -1,6 +1,7 @@
 """Post-training structured pruning of ONNX models."""
 
 from onnxprune.api import Result, prune
+from onnxprune.canonical import canonicalise
 from onnxprune.errors import OnnxPruneError
 from onnxprune.groups import find_groups
 from onnxprune.options import Options
@@ -17,6 +18,7 @@ __all__ = [
     "Target",
     "Weights",
     "apply",
+    "canonicalise",
     "compare",
     "find_groups",
     "prune",

@@ -204,7 +204,8 @@ def pending(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
     """Write the model beside ``path`` and move it there if the block ends without an error.
 
     Yields the path of the temporary file, which is complete and can be validated; whatever
-    happens, ``path`` holds either what it held before or the whole new model.
+    happens, ``path`` holds either what it held before or the whole new model. Only a model over
+    2 GB takes two renames, its data file's first: killed between them, it has to be written again.
 
     Raises:
         OnnxPruneError: the folder cannot be written.

@@ -11,7 +11,7 @@ import onnx
 from onnxprune.arrays import Array, Feed
 from onnxprune.comparison import OutputDistance, distances, is_numeric
 from onnxprune.errors import OnnxPruneError, ValidationError
-from onnxprune.executor import Executor
+from onnxprune.executor import Executor, InProcess
 from onnxprune.runtime import ModelSource, Provider, Session
 
 
@@ -77,7 +77,7 @@ def compare(
     original: ModelSource,
     changed: ModelSource,
     batches: Iterable[Feed],
-    executor: Executor,
+    executor: Executor | None = None,
     provider: Provider = "cpu",
 ) -> list[OutputDistance]:
     """How far the outputs of two models are apart on some samples, for each output.
@@ -86,7 +86,7 @@ def compare(
         original: the reference.
         changed: a model with the same inputs and outputs.
         batches: samples.
-        executor: where the batches run.
+        executor: where the batches run; by default here, one after the other.
         provider: onnxruntime provider.
 
     Returns:
@@ -109,5 +109,5 @@ def compare(
         return total
 
     empty: list[OutputDistance] = []
-    total = executor.map_reduce(task, batches, merge, empty, label="comparing")
+    total = (executor or InProcess()).map_reduce(task, batches, merge, empty, label="comparing")
     return [distance for distance in total if distance.samples]

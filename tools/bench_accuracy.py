@@ -136,7 +136,7 @@ class Bench:
     """One network with its statistics, collected once for all criteria."""
 
     def __init__(self, case: Case) -> None:
-        cifar = _loader()
+        cifar = cifar_loader()
         self.case = case
         self.options = Options(align=1, latency=False)
         self.executor = InProcess(progress=False)
@@ -176,8 +176,8 @@ class Bench:
         for allocation in ("uniform", "sensitivity"):
             for fraction in FRACTIONS:
                 start = time.perf_counter()
-                counts = allocate(known, self._bounds(known, fraction), allocation, laws)
-                pruned = self._prune(known, counts)
+                counts = allocate(known, self.bounds(known, fraction), allocation, laws)
+                pruned = self.prune(known, counts)
                 seconds = time.perf_counter() - start
                 yield self._row(known, counts, pruned) | {
                     "model": self.case.model,
@@ -195,12 +195,14 @@ class Bench:
         scores = [session.run({"input": self.test[i : i + 100]})[0] for i in batches]
         return float(100 * np.mean(np.concatenate(scores).argmax(axis=1) == self.labels))
 
-    def _bounds(self, known: Study, fraction: float) -> list[Bound]:
+    def bounds(self, known: Study, fraction: float) -> list[Bound]:
+        """The target of a fraction of the MACs."""
         params = parameter_count(self.model)
         target = [Target("macs", fraction)]
         return bounds_of(target, self.cost, known.sizes, known.places, params)
 
-    def _prune(self, known: Study, counts: dict[str, int]) -> onnx.ModelProto:
+    def prune(self, known: Study, counts: dict[str, int]) -> onnx.ModelProto:
+        """The model cut to these counts, its consumers recovered."""
         keeps = known.keeps(counts)
         sizes = {group.name: group.size for group in known.groups}
         edits = [Keep(n, tuple(k.tolist()), sizes[n]) for n, k in keeps.items()]
@@ -254,7 +256,8 @@ def _caption(row: dict[str, Any]) -> str:
     )
 
 
-def _loader() -> Any:
+def cifar_loader() -> Any:
+    """The module that reads the images, which lies beside them."""
     spec = importlib.util.spec_from_file_location("cifar", SHARED / "data" / "cifar10" / "load.py")
     assert spec is not None
     assert spec.loader is not None
