@@ -15,8 +15,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxprune.arrays import IndexArray
-from onnxprune.groups import ChannelGroup, Network
 from onnxprune.linear_map import LinearMap
+from onnxprune.network import ChannelGroup, Network
 
 Align = int | Literal["auto"]
 
@@ -72,7 +72,7 @@ def _fits_layout(
 
 def _convolution_axes(linear_map: LinearMap) -> list[tuple[gs.Tensor, int]]:
     """The axes whose extents decide about a convolution's layout."""
-    x, y = linear_map.node.inputs[0], linear_map.node.outputs[0]
+    x, y = linear_map.x, linear_map.y
     return [(x, 1), (y, 1)] if linear_map.groups > 1 else [(x, 1)]
 
 

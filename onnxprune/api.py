@@ -36,8 +36,9 @@ from onnxprune.choice import choose
 from onnxprune.cost import CostModel, cost_model, parameter_count
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.executor import Executor, InProcess
-from onnxprune.groups import ChannelGroup, Network, find_groups
+from onnxprune.groups import find_groups
 from onnxprune.model import load, pending
+from onnxprune.network import ChannelGroup, Network
 from onnxprune.options import Options
 from onnxprune.outcome import Outcome, describe
 from onnxprune.plan import Keep, Plan, Weights
@@ -188,7 +189,7 @@ def prunable_groups(network: Network, options: Options) -> list[ChannelGroup]:
 
 def _per_sample(cost: CostModel, batch: int) -> CostModel:
     """The costs of a model that is fixed to a batch size, MACs for one of its samples."""
-    macs = replace(cost.macs, coefficients=cost.macs.coefficients / batch)
+    macs = cost.macs.scaled(1 / batch)
     node_macs = {name: count / batch for name, count in cost.node_macs.items()}
     return replace(cost, macs=macs, node_macs=node_macs)
 

@@ -4,37 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, product
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxprune.arrays import Array, Matrix, Vector
+from onnxprune.arrays import Array, IndexArray, Matrix, Vector
 from onnxprune.canonical import concrete
-from onnxprune.groups import FROZEN, Network
+from onnxprune.network import FROZEN, Network
 
 LINEAR_OPS = ("Conv", "ConvTranspose", "FusedConv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
 class Count:
-    """How many indices of an axis survive: constant + slopes @ counts."""
+    """A factor of a cost: constant + slopes @ counts."""
 
     constant: float
     slopes: Vector
 
 
+Product = tuple[Count, ...]
+Sum = Sequence[Product]
+"""How many indices of an axis survive: a sum of products, of one factor where nothing is a grid."""
+
+
+def expand(factors: Sequence[Sum]) -> list[Product]:
+    """The product of sums as a sum of products."""
+    return [tuple(chain.from_iterable(pick)) for pick in product(*factors)]
+
+
 @dataclass(frozen=True)
 class Multilinear:
-    """sum_t coefficient_t * prod_f (constant_tf + slopes_tf @ counts).
+    """sum_t prod_f (constant_tf + slopes_tf @ counts).
 
     Attributes:
-        coefficients: shape (terms,).
         constants: shape (terms, factors).
         slopes: shape (terms, factors, groups).
     """
 
-    coefficients: Vector
     constants: Matrix
     slopes: Vector
 
@@ -43,20 +52,26 @@ class Multilinear:
         factors = self.constants + np.einsum(
             "...g,tfg->...tf", np.asarray(counts, np.float64), self.slopes, optimize=True
         )
-        total: Vector = factors.prod(axis=-1) @ self.coefficients
+        total: Vector = factors.prod(axis=-1).sum(axis=-1)
         return total
 
+    def scaled(self, factor: float) -> Multilinear:
+        """The cost times a factor."""
+        first = np.ones_like(self.constants)
+        first[:, :1] = factor
+        return Multilinear(self.constants * first, self.slopes * first[..., None])
+
     @classmethod
-    def of(cls, terms: Sequence[tuple[float, Sequence[Count]]], groups: int) -> Multilinear:
-        """Collect terms (coefficient, factors)."""
-        width = max((len(factors) for _, factors in terms), default=0)
+    def of(cls, terms: Sequence[Product], groups: int) -> Multilinear:
+        """Collect terms."""
+        width = max(map(len, terms), default=0)
         constants = np.ones((len(terms), width))
         slopes = np.zeros((len(terms), width, groups))
-        for row, (_, factors) in enumerate(terms):
+        for row, factors in enumerate(terms):
             for column, factor in enumerate(factors):
                 constants[row, column] = factor.constant
                 slopes[row, column] = factor.slopes
-        return cls(np.array([c for c, _ in terms], np.float64), constants, slopes)
+        return cls(constants, slopes)
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,7 @@ class CostModel:
         macs: multiply-accumulates of convolutions, Gemm and MatMul for one sample.
         params: elements of floating-point constants.
         node_macs: name of a node -> MACs it takes in the unpruned network.
+        shrinking: names of the nodes that take fewer when groups are cut.
         uncounted: names of the nodes whose output positions are not known; their weights count as
             if each were used once.
     """
@@ -74,6 +90,7 @@ class CostModel:
     macs: Multilinear
     params: Multilinear
     node_macs: Mapping[str, float]
+    shrinking: frozenset[str] = frozenset()
     uncounted: tuple[str, ...] = ()
 
 
@@ -91,24 +108,26 @@ def cost_model(
     shapes = tensor_shapes(concrete(model, input_shapes))
     counter = AxisCounter(network)
     sizes = counter.sizes
-    macs: list[tuple[float, Sequence[Count]]] = []
-    node_macs = {}
     linear = [node for node in network.graph.nodes if node.op in LINEAR_OPS]
-    for node in linear:
-        repeats, factors = _mac_term(node, network, shapes, counter)
-        macs.append((repeats, factors))
-        node_macs[node.name] = repeats * float(
-            np.prod([factor.constant + factor.slopes @ sizes for factor in factors])
-        )
+    macs = {node.name: _mac_terms(node, network, shapes, counter) for node in linear}
     params = [
-        (1.0, [counter.count(tensor, axis) for axis in range(len(tensor.shape))])
+        product
         for tensor in network.graph.tensors().values()
         if is_parameter(tensor)
+        for product in expand([counter.count(tensor, axis) for axis in range(len(tensor.shape))])
     ]
     return CostModel(
-        Multilinear.of(macs, sizes.size),
+        Multilinear.of([product for products in macs.values() for product in products], sizes.size),
         Multilinear.of(params, sizes.size),
-        node_macs,
+        {
+            name: float(Multilinear.of(products, sizes.size)(sizes))
+            for name, products in macs.items()
+        },
+        frozenset(
+            name
+            for name, products in macs.items()
+            if any(factor.slopes.any() for product in products for factor in product)
+        ),
         tuple(node.name for node in linear if node.outputs[0].name not in shapes),
     )
 
@@ -149,26 +168,45 @@ class AxisCounter:
     def __init__(self, network: Network) -> None:
         self.sizes: Vector = np.array([g.size for g in network.groups], np.float64)
         self._network = network
+        self._size = network.size
         self._group_of = np.repeat(np.arange(self.sizes.size), self.sizes.astype(np.int64))
         self._shared = dict(_shared_axes(network))
 
-    def count(self, tensor: gs.Tensor, axis: int) -> Count:
+    def count(self, tensor: gs.Tensor, axis: int) -> Sum:
         """How many indices of an axis survive."""
         if (id(tensor), axis) in self._shared:
             activation, channel_axis, parts = self._shared[id(tensor), axis]
-            whole = self.count(activation, channel_axis)
-            if not whole.constant and not whole.slopes.any():  # an input of unknown extent
+            (whole,) = self.count(activation, channel_axis)
+            if not whole[0].constant and not whole[0].slopes.any():  # an input of unknown extent
                 return self.fixed(float(tensor.shape[axis]))
-            return Count(whole.constant / parts, whole.slopes / parts)
+            return [(Count(whole[0].constant / parts, whole[0].slopes / parts),)]
         channels = self._network.channels(tensor, axis)
-        owners = self._group_of[channels[channels != FROZEN]]
-        entries = np.bincount(owners, minlength=self.sizes.size)
-        slopes = np.divide(entries, self.sizes, out=np.zeros_like(self.sizes), where=self.sizes > 0)
-        return Count(float((channels == FROZEN).sum()), slopes)
+        products = self._network.products[channels[channels >= self._size] - self._size]
+        owners = self._group_of[channels[(channels != FROZEN) & (channels < self._size)]]
+        frozen = float((channels == FROZEN).sum())
+        terms = [(Count(frozen, self._shares(owners)),)]
+        return [*terms, *self._grids(products)] if frozen or owners.size else self._grids(products)
 
-    def fixed(self, extent: float) -> Count:
+    def _shares(self, owners: IndexArray) -> Vector:
+        """Indices per unit of every group, for indices of these groups."""
+        entries = np.bincount(owners, minlength=self.sizes.size)
+        return np.divide(entries, self.sizes, out=np.zeros_like(self.sizes), where=self.sizes > 0)
+
+    def _grids(self, needed: IndexArray) -> list[Product]:
+        """Indices that need a channel of each of several groups: the product of their shares."""
+        owners = np.append(self._group_of, FROZEN)[needed]
+        grids, cells = np.unique(np.sort(owners, axis=1), axis=0, return_counts=True)
+        terms = []
+        for grid, number in zip(grids, cells, strict=True):
+            groups = grid[grid != FROZEN]
+            shares = [self._shares(group.reshape(1)) for group in groups]
+            shares[0] = shares[0] * number
+            terms.append(tuple(Count(0.0, share) for share in shares))
+        return terms
+
+    def fixed(self, extent: float) -> Sum:
         """A count that no group changes."""
-        return Count(extent, np.zeros_like(self.sizes))
+        return [(Count(extent, np.zeros_like(self.sizes)),)]
 
 
 def _shared_axes(
@@ -182,30 +220,42 @@ def _shared_axes(
         if linear_map.groups == 1:
             continue
         if linear_map.transposed:
-            axis, tensor, place = linear_map.out_axis, linear_map.node.outputs[0], linear_map.y_axis
+            axis, tensor, place = linear_map.out_axis, linear_map.y, linear_map.y_axis
         else:
-            axis, tensor, place = linear_map.in_axis, linear_map.node.inputs[0], linear_map.x_axis
+            axis, tensor, place = linear_map.in_axis, linear_map.x, linear_map.x_axis
         yield (id(linear_map.weight), axis), (tensor, place, linear_map.groups)
 
 
-def _mac_term(
+def _mac_terms(
     node: gs.Node,
     network: Network,
     shapes: Mapping[str, tuple[int, ...]],
     counter: AxisCounter,
-) -> tuple[float, list[Count]]:
-    """(repeats, factors) of a linear node: every weight is used once per output position."""
-    weight, y = node.inputs[1], node.outputs[0]
-    shape = shapes.get(y.name)
-    if not isinstance(weight, gs.Constant):
-        inner = shapes.get(node.inputs[0].name, (0,))[-1]
-        return float(inner * np.prod(shape)) if shape else 0.0, [counter.fixed(1.0)]
-    factors = [counter.count(weight, axis) for axis in range(len(weight.shape))]
-    if shape is None:
-        return 1.0, factors
-    if node.op == "ConvTranspose":
-        shape = shapes.get(node.inputs[0].name, shape)
+) -> list[Product]:
+    """MACs of a linear node: every weight is used once per output position.
+
+    A product of two activations takes one for every output element and index summed over.
+    """
+    x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
+    constant = isinstance(weight, gs.Constant)
+
+    def extents(tensor: gs.Tensor, *left_out: int) -> list[Sum]:
+        """Counts along the axes of an activation, where its shape is known."""
+        shape = shapes.get(tensor.name, ())
+        return [
+            counter.count(tensor, axis)
+            if (network.channels(tensor, axis) != FROZEN).any()
+            else counter.fixed(extent)
+            for axis, extent in enumerate(shape)
+            if axis - len(shape) not in left_out and axis not in left_out
+        ]
+
+    if not constant:
+        inner = extents(x, *range(-len(shapes.get(x.name, ())), -1))
+        return expand([*inner, *extents(y)]) if inner and y.name in shapes else []
+    weights = [counter.count(weight, axis) for axis in range(len(weight.shape))]
+    if node.op == "ConvTranspose":  # every position of x is spread over y
+        return expand([*weights, *extents(x, 1)])
     linear_map = network.producers.get(node.name)
-    y_axis = linear_map.y_axis if linear_map else (len(shape) - 1 if node.op == "MatMul" else 1)
-    positions = [extent for axis, extent in enumerate(shape) if axis != y_axis]
-    return float(np.prod(positions)), factors
+    y_axis = linear_map.y_axis if linear_map else (-1 if node.op == "MatMul" else 1)
+    return expand([*weights, *extents(y, y_axis)])

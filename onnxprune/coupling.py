@@ -1,7 +1,8 @@
 """Facts of the form "these indices are one channel", and what follows from them.
 
-Rules state three kinds of facts about tensor axes: indices of two axes are the same channel
-(``couple``), the parts of an axis must keep equal counts (``balance``), an axis cannot be cut
+Rules state four kinds of facts about tensor axes: indices of two axes are the same channel
+(``couple``), an axis is divided into several, so that each of its indices needs one of each
+(``factor``), the parts of an axis must keep equal counts (``balance``), an axis cannot be cut
 (``freeze``). Channels are then the connected components of the index equalities. The statements
 have no direction and no order: a fact learnt late counts for everything before it.
 """
@@ -13,10 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from onnxprune.arrays import IndexArray
+from onnxprune.components import Components, Statements
 
 
 class Shaped(Protocol):
@@ -26,9 +26,6 @@ class Shaped(Protocol):
     shape: Any
 
 
-NO_INDICES: IndexArray = np.empty(0, np.int64)
-
-
 @dataclass
 class Coupling:
     """Accumulates facts about axes; every index of every axis gets a number (its *slot*)."""
@@ -36,9 +33,7 @@ class Coupling:
     _slots: dict[tuple[int, int], IndexArray] = field(default_factory=dict)
     _tensors: dict[int, Shaped] = field(default_factory=dict)
     _live: dict[int, set[int]] = field(default_factory=dict)
-    _edges: list[tuple[IndexArray, IndexArray]] = field(default_factory=list)
-    _frozen: list[tuple[IndexArray, str]] = field(default_factory=list)
-    _balanced: list[tuple[IndexArray, int]] = field(default_factory=list)
+    _stated: Statements = field(default_factory=Statements)
     _count: int = 0
     touched: set[tuple[int, int]] = field(default_factory=set)
 
@@ -51,10 +46,14 @@ class Coupling:
             known = tensor.shape is not None and axis < len(tensor.shape)
             extent = tensor.shape[axis] if known else None
             size = extent if isinstance(extent, int) and extent > 0 else 0
-            self._slots[key] = np.arange(self._count, self._count + size, dtype=np.int64)
+            self._slots[key] = self.slots(size)
             self._tensors[id(tensor)] = tensor
-            self._count += size
         return self._slots[key]
+
+    def slots(self, size: int) -> IndexArray:
+        """New slots that belong to no axis, shape (size,): a factor no tensor shows by itself."""
+        first, self._count = self._count, self._count + size
+        return np.arange(first, self._count, dtype=np.int64)
 
     def live(self, tensor: Shaped) -> list[int]:
         """The axes of a tensor that facts have been stated about so far, sorted."""
@@ -63,21 +62,37 @@ class Coupling:
     def couple(self, left: IndexArray, right: IndexArray) -> None:
         """State that left[i] and right[i] are one channel, for every i."""
         if left.shape == right.shape:
-            self._edges.append((left, right))
+            self._stated.equal.append((left, right))
             return
         reason = "an extent is dynamic or does not match its neighbour's"
         self.freeze(left, reason)
         self.freeze(right, reason)
 
+    def factor(self, cells: IndexArray, *factors: IndexArray) -> None:
+        """State that cells[i] survives if and only if factors[k][i] survives for every k.
+
+        An axis of heads * width entries, reshaped into two, is one: entry (h, d) survives if head
+        h and place d do. What survives then is a grid again, and the two axes are cut apart.
+
+        Args:
+            cells: slots of the axis that is divided, shape (n,).
+            factors: for each of the axes it is divided into, the slot every cell lies on, shape
+                (n,).
+        """
+        if len(factors) == 1:
+            self.couple(cells, factors[0])
+        elif factors and cells.size:
+            self._stated.products.append((cells, np.stack(factors)))
+
     def balance(self, slots: IndexArray, parts: int) -> None:
         """State that the equal, contiguous parts of an axis keep equal counts, indices free."""
         if parts > 1 and slots.size:
-            self._balanced.append((slots, parts))
+            self._stated.balanced.append((slots, parts))
 
     def freeze(self, slots: IndexArray, reason: str) -> None:
         """State that these indices cannot be cut, and why."""
         if slots.size:
-            self._frozen.append((slots, reason))
+            self._stated.frozen.append((slots, reason))
 
     def axes(self) -> Iterable[tuple[Shaped, int, IndexArray]]:
         """Every axis facts were stated about: (tensor, axis, slots)."""
@@ -86,30 +101,4 @@ class Coupling:
 
     def components(self) -> Components:
         """The channels that follow from the facts."""
-        left = np.concatenate([e[0] for e in self._edges] or [NO_INDICES])
-        right = np.concatenate([e[1] for e in self._edges] or [NO_INDICES])
-        graph = coo_array((np.ones(left.size, np.bool_), (left, right)), shape=(self._count,) * 2)
-        count, label = connected_components(graph, directed=False)
-        reasons: dict[int, str] = {}
-        for slots, reason in self._frozen:
-            for channel in np.unique(label[slots]):
-                reasons.setdefault(int(channel), reason)
-        balanced = [(label[slots], parts) for slots, parts in self._balanced]
-        return Components(label.astype(np.int64), count, reasons, balanced)
-
-
-@dataclass(frozen=True)
-class Components:
-    """Channels as connected components of slots.
-
-    Attributes:
-        label: shape (slots,); the channel of every slot.
-        count: number of channels.
-        reasons: why a channel is frozen, for those that are.
-        balanced: for every balanced axis, its channels in index order and its number of parts.
-    """
-
-    label: IndexArray
-    count: int
-    reasons: dict[int, str]
-    balanced: list[tuple[IndexArray, int]]
+        return self._stated.solve(self._count)

@@ -4,96 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
 from onnxprune.arrays import IndexArray
-from onnxprune.coupling import Components
-from onnxprune.linear_map import LinearMap
+from onnxprune.components import Components
 from onnxprune.model import import_graph
+from onnxprune.network import FROZEN, ChannelGroup, FrozenChannels, Network
 from onnxprune.partition import Cell, merge_balanced, same_axes
 from onnxprune.rules import Facts, find_rule
-
-FROZEN = -1
-"""Stands for a channel that cannot be cut, where a channel index is expected."""
-
-
-@dataclass(frozen=True)
-class ChannelGroup:
-    """Channels that lie on the same axes and compete with each other.
-
-    Attributes:
-        name: name of the first node that makes them.
-        channels: network-wide indices of its channels, shape (units,), in axis order.
-        parts: balanced part of every unit, shape (units,); all parts keep equal counts.
-        producers: names of the linear maps that make the channels.
-        consumers: names of the linear maps that read them.
-    """
-
-    name: str
-    channels: IndexArray
-    parts: IndexArray
-    producers: tuple[str, ...]
-    consumers: tuple[str, ...]
-
-    @property
-    def size(self) -> int:
-        """Number of units."""
-        return int(self.channels.size)
-
-    @property
-    def part_count(self) -> int:
-        """Number of balanced parts."""
-        return int(self.parts.max()) + 1
-
-
-@dataclass(frozen=True)
-class FrozenChannels:
-    """Channels of one producer that cannot be cut, and why.
-
-    Attributes:
-        producer: name of the linear map that makes them.
-        frozen: how many of its channels are frozen.
-        size: how many it makes in all.
-        reason: why (of most of them).
-    """
-
-    producer: str
-    frozen: int
-    size: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Network:
-    """A canonical model with its channels.
-
-    Attributes:
-        graph: the graphsurgeon graph of the canonical model.
-        groups: the channel groups that can be cut.
-        frozen: producers with channels that cannot be.
-        producers: every linear map that makes channels, by name.
-        consumers: every linear map that can be refitted, by name.
-        channel_of: (tensor identity, axis) -> network-wide channel of every index, or FROZEN.
-    """
-
-    graph: gs.Graph
-    groups: tuple[ChannelGroup, ...]
-    frozen: tuple[FrozenChannels, ...]
-    producers: dict[str, LinearMap]
-    consumers: dict[str, LinearMap]
-    channel_of: dict[tuple[int, int], IndexArray] = field(repr=False)
-
-    def channels(self, tensor: gs.Tensor, axis: int) -> IndexArray:
-        """The network-wide channel of every index of an axis, shape (extent,), or FROZEN."""
-        known = self.channel_of.get((id(tensor), axis))
-        if known is not None and known.size:
-            return known
-        extent = tensor.shape[axis] if tensor.shape is not None else 0
-        return np.full(extent if isinstance(extent, int) else 0, FROZEN, np.int64)
 
 
 def find_groups(model: onnx.ModelProto) -> Network:
@@ -157,8 +78,7 @@ def _prunable(facts: Facts, components: Components, reasons: dict[int, str]) -> 
     """Channels that some linear map makes and nothing freezes."""
     made = np.zeros(components.count, np.bool_)
     for linear_map in facts.producers:
-        slots = facts.axis(linear_map.node.outputs[0], linear_map.y_axis)
-        made[components.label[slots]] = True
+        made[components.on(facts.axis(linear_map.y, linear_map.y_axis))] = True
     made[list(reasons)] = False
     return np.flatnonzero(made)
 
@@ -178,22 +98,25 @@ def _network(
         number[cell.channels] = np.arange(total, total + cell.channels.size)
         group_of[cell.channels] = index
         total += cell.channels.size
-    label = components.label
-    channel_of = {(id(tensor), axis): number[label[slots]] for tensor, axis, slots in facts.axes()}
-    made = {m.name: label[facts.axis(m.node.outputs[0], m.y_axis)] for m in facts.producers}
-    read = {m.name: label[facts.axis(m.node.inputs[0], m.x_axis)] for m in facts.consumers}
-    makers = _maps_by_group(made, group_of, len(cells))
-    readers = _maps_by_group(read, group_of, len(cells))
+    numbers = _Numbers(components, number, total)
+    channel_of = {(id(tensor), axis): numbers.of(slots) for tensor, axis, slots in facts.axes()}
+    made = {m.name: facts.axis(m.y, m.y_axis) for m in facts.producers}
+    read = {m.name: facts.axis(m.x, m.x_axis) for m in facts.consumers}
+    summed = {c.name: facts.axis(c.node.inputs[0], c.a_axis) for c in facts.contractions}
+    makers, readers, summers = (
+        _maps_by_group({name: components.on(s) for name, s in maps.items()}, group_of, len(cells))
+        for maps in (made, read, summed)
+    )
     groups = [
-        ChannelGroup(name, number[cell.channels], cell.parts, tuple(producers), tuple(consumers))
-        for name, cell, producers, consumers in zip(
-            _group_names(makers), cells, makers, readers, strict=True
+        ChannelGroup(name, number[cell.channels], cell.parts, *map(tuple, maps))
+        for name, cell, *maps in zip(
+            _group_names(makers), cells, makers, readers, summers, strict=True
         )
     ]
     frozen = [
-        _frozen_channels(name, channels[group_of[channels] == FROZEN], channels.size, reasons)
-        for name, channels in made.items()
-        if not channels.size or FROZEN in group_of[channels]
+        _frozen_channels(name, components.label[slots][numbers.of(slots) == FROZEN], slots, reasons)
+        for name, slots in made.items()
+        if not slots.size or FROZEN in numbers.of(slots)
     ]
     return Network(
         graph,
@@ -201,8 +124,40 @@ def _network(
         (*frozen, *_unexplained(graph, set(made))),
         {m.name: m for m in facts.producers},
         {m.name: m for m in facts.consumers},
+        {c.name: c for c in facts.contractions},
         channel_of,
+        numbers.products,
     )
+
+
+class _Numbers:
+    """Gives components their network-wide channels.
+
+    Args:
+        components: the components.
+        number: the channel of every component that is one, or FROZEN.
+        total: how many of them are numbered.
+    """
+
+    def __init__(self, components: Components, number: IndexArray, total: int) -> None:
+        self._label = components.label
+        self._number = number.copy()
+        needed: dict[tuple[int, ...], int] = {}
+        for component in components.factors:
+            follows = [int(number[c]) for c in components.channels(component)]
+            alive = tuple(sorted(channel for channel in follows if channel != FROZEN))
+            if len(alive) > 1:
+                self._number[component] = total + needed.setdefault(alive, len(needed))
+            elif alive:
+                self._number[component] = alive[0]
+        width = max(map(len, needed), default=1)
+        self.products = np.full((len(needed), width), FROZEN, np.int64)
+        for channels, row in needed.items():
+            self.products[row, : len(channels)] = channels
+
+    def of(self, slots: IndexArray) -> IndexArray:
+        """The channel of every slot, or FROZEN."""
+        return self._number[self._label[slots]]
 
 
 def _maps_by_group(
@@ -244,9 +199,9 @@ def _unexplained(graph: gs.Graph, known: set[str]) -> Iterator[FrozenChannels]:
 
 
 def _frozen_channels(
-    producer: str, blocked: IndexArray, size: int, reasons: dict[int, str]
+    producer: str, blocked: IndexArray, slots: IndexArray, reasons: dict[int, str]
 ) -> FrozenChannels:
-    if not size:
+    if not slots.size:
         return FrozenChannels(producer, 0, 0, "its number of channels is not known")
     counted = Counter(reasons.get(int(c), "nothing known") for c in blocked)
-    return FrozenChannels(producer, int(blocked.size), size, counted.most_common(1)[0][0])
+    return FrozenChannels(producer, blocked.size, slots.size, counted.most_common(1)[0][0])

@@ -61,8 +61,10 @@ def _channel_rows(
 ) -> NDArray[np.float64]:
     """Channel values, shape (parts, rows, features); the first other axis counts samples."""
     spec = request.spec
-    values = np.moveaxis(activation, spec.axis, -1)
-    values = values.reshape(values.shape[0] if values.ndim > 1 else 1, -1, request.extent)
+    own = [axis for axis in (spec.apart, spec.axis) if axis is not None]
+    values = np.moveaxis(activation, own, range(-len(own), 0))
+    samples = values.shape[0] if values.ndim > len(own) else 1
+    values = values.reshape(samples, -1, request.extent)
     if spec.fold_major:
         folded = values.reshape(*values.shape[:2], request.channels, spec.fold)
         values = np.moveaxis(folded, 2, 3)

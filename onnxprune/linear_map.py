@@ -47,6 +47,8 @@ class FeatureSpec:
             (entry = channel * fold + position if ``fold_major`` else position * channels +
             channel) and a row is one position's channel values. 1: the axis is taken whole.
         fold_major: see ``fold``.
+        apart: for window None, another axis whose every index has a Gram of its own, as heads
+            have; ``parts`` is its extent.
     """
 
     tensor: str
@@ -56,6 +58,29 @@ class FeatureSpec:
     parts: int = 1
     fold: int = 1
     fold_major: bool = True
+    apart: int | None = None
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A product of two activations, Y[..., m, n] = sum over k of A[..., m, k] B[..., k, n].
+
+    Channels on the axes that are summed over are read here, by no weight that could be refitted.
+
+    Attributes:
+        node: the MatMul; its inputs are A and B.
+        a_axis: the axis of A that is summed over, its last.
+        b_axis: that of B, its last but one.
+    """
+
+    node: gs.Node
+    a_axis: int
+    b_axis: int
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return str(self.node.name)
 
 
 @dataclass(frozen=True)
@@ -88,6 +113,16 @@ class LinearMap:
     def name(self) -> str:
         """The node's name, which keys problems and weights."""
         return str(self.node.name)
+
+    @property
+    def x(self) -> gs.Tensor:
+        """The activation W multiplies."""
+        return self.node.inputs[0]
+
+    @property
+    def y(self) -> gs.Tensor:
+        """The activation W makes."""
+        return self.node.outputs[0]
 
     @property
     def weight(self) -> gs.Constant:

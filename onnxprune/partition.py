@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.arrays import IndexArray
-from onnxprune.coupling import Components
+from onnxprune.components import Components
 
 UNEVEN = "grouped convolutions divide its channels into parts of different sizes"
 
@@ -40,7 +40,7 @@ def same_axes(
     keys = np.random.default_rng(0)  # 128-bit random sums: equal sets of axes, equal signatures
     for slots in axes:
         key = keys.integers(0, 2**63, size=2, dtype=np.uint64)
-        channels, times = np.unique(components.label[slots], return_counts=True)
+        channels, times = np.unique(components.on(slots), return_counts=True)
         signature[channels] += times.astype(np.uint64)[:, None] * key
     first = np.full(components.count, components.label.size)
     np.minimum.at(first, components.label, np.arange(components.label.size))

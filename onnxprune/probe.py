@@ -151,10 +151,11 @@ def _gram(writer: _Writer, request: GramRequest, rows: str) -> str:
 def _channel_values(writer: _Writer, request: GramRequest, values: str, uniforms: str) -> str:
     """Channel values at the sampled positions, shape (samples, points, channels)."""
     spec = request.spec
-    if spec.axis != spec.rank - 1:
-        others = [axis for axis in range(spec.rank) if axis != spec.axis]
-        values = writer.add("Transpose", values, perm=[*others, spec.axis])
-    leading = (0, -1) if spec.rank > 2 else (-1, 1)
+    last = [axis for axis in (spec.apart, spec.axis) if axis is not None]
+    order = [axis for axis in range(spec.rank) if axis not in last] + last
+    if order != sorted(order):
+        values = writer.add("Transpose", values, perm=order)
+    leading = (0, -1) if spec.rank > len(last) + 1 else (-1, 1)
     values = writer.reshape(values, *leading, request.extent)
     if spec.fold > 1:
         if spec.fold_major:

@@ -18,8 +18,8 @@ import numpy as np
 
 from onnxprune.arrays import Array, IndexArray, Matrix, Vector
 from onnxprune.gram import Gram
-from onnxprune.groups import FROZEN, ChannelGroup, Network
 from onnxprune.linear_map import FeatureSpec, LinearMap
+from onnxprune.network import FROZEN, ChannelGroup, Network
 from onnxprune.plan import GroupProblem, LayerProblem
 
 MAX_FEATURES = 6000
@@ -132,14 +132,12 @@ def consumer_views(
     network: Network, groups: Sequence[ChannelGroup], max_features: int = MAX_FEATURES
 ) -> dict[str, ConsumerView]:
     """A view of every consumer that reads channels of these groups."""
-    wanted = np.zeros(sum(group.size for group in network.groups), np.bool_)
-    for group in groups:
-        wanted[group.channels] = True
+    wanted = {name for group in groups for name in group.consumers}
     views = {}
     for name, linear_map in network.consumers.items():
-        x = linear_map.node.inputs[0]
+        x = linear_map.x
         channels = network.channels(x, linear_map.x_axis)
-        if wanted[channels[channels != FROZEN]].any():
+        if name in wanted:
             spec = linear_map.feature_spec(x.name, len(x.shape))
             view = ConsumerView(linear_map, spec, channels)
             features = channels.size // linear_map.groups * linear_map.taps
@@ -197,10 +195,11 @@ def group_problem(
 ) -> GroupProblem:
     """A group with everything that reads and makes its channels."""
     consumers = [
-        layer
-        for name in group.consumers
+        replace(layer, channels=own)
+        for name in (*group.consumers, *group.contractions)
         for layer in layers[name]
-        if np.isin(layer.channels, group.channels).any()
+        for own in [network.seen_by(group, layer.channels)]
+        if (own != FROZEN).any()
     ]
     makers = [_made(group, network, network.producers[name]) for name in group.producers]
     return GroupProblem(group.name, group.channels, group.parts, tuple(consumers), tuple(makers))
@@ -212,7 +211,7 @@ def _made(group: ChannelGroup, network: Network, producer: LinearMap) -> Matrix:
     A unit that several rows make (by DepthToSpace, one for each position) has them side by side.
     """
     rows = np.concatenate(producer.matrices())
-    channels = network.channels(producer.node.outputs[0], producer.y_axis)
+    channels = network.seen_by(group, network.channels(producer.y, producer.y_axis))
     order = np.argsort(group.channels)
     place = np.searchsorted(group.channels[order], channels)
     place = order[np.minimum(place, group.size - 1)]

@@ -13,9 +13,10 @@ import onnx_graphsurgeon as gs
 from onnxprune.arrays import Array, IndexArray
 from onnxprune.canonical import canonicalise
 from onnxprune.errors import PlanMismatchError
-from onnxprune.groups import FROZEN, Network, find_groups
+from onnxprune.groups import find_groups
 from onnxprune.linear_map import LinearMap
 from onnxprune.model import export_graph
+from onnxprune.network import FROZEN, Network
 from onnxprune.plan import Plan, Weights
 from onnxprune.rules import find_fixup
 
@@ -70,16 +71,15 @@ def digest(model: onnx.ModelProto) -> str:
 
 
 def kept_channels(network: Network, plan: Plan) -> Array:
-    """Which network-wide channels survive a plan, shape (channels,), bool.
+    """Which network-wide channels survive a plan, as ``Network.survivors`` has them.
 
     Raises:
         PlanMismatchError: an edit names no group, or unequal counts per balanced part.
     """
-    groups = {group.name: group for group in network.groups}
-    alive = np.ones(sum(group.size for group in network.groups), np.bool_)
     repeated = [name for name, count in Counter(e.group for e in plan.edits).items() if count > 1]
     if repeated:
         raise PlanMismatchError(f"the plan cuts group '{repeated[0]}' twice; merge its edits")
+    groups = {group.name: group for group in network.groups}
     for edit in plan.edits:
         group = groups.get(edit.group)
         if group is None or group.size != edit.size:
@@ -92,9 +92,7 @@ def kept_channels(network: Network, plan: Plan) -> Array:
                 f"group '{edit.group}' needs equal counts in its {group.part_count} parts, "
                 f"not {counts.tolist()}"
             )
-        alive[group.channels] = False
-        alive[group.channels[list(edit.keep)]] = True
-    return alive
+    return network.survivors({edit.group: edit.keep for edit in plan.edits})
 
 
 class Cut:
@@ -121,12 +119,12 @@ class Cut:
 
     def inputs(self, linear_map: LinearMap) -> list[IndexArray]:
         """The entries of its part that every part of a linear map keeps reading."""
-        mask = self.mask(linear_map.node.inputs[0], linear_map.x_axis)
+        mask = self.mask(linear_map.x, linear_map.x_axis)
         return [np.flatnonzero(part) for part in np.split(mask, linear_map.groups)]
 
     def outputs(self, linear_map: LinearMap) -> list[IndexArray]:
         """The channels of its part that every part of a linear map keeps making."""
-        mask = self.mask(linear_map.node.outputs[0], linear_map.y_axis)
+        mask = self.mask(linear_map.y, linear_map.y_axis)
         return [np.flatnonzero(part) for part in np.split(mask, linear_map.groups)]
 
 
@@ -144,10 +142,10 @@ def _write_recovered(network: Network, cut: Cut, weights: Weights) -> set[tuple[
             if linear_map.bias is not None:
                 add_bias(network.graph, linear_map, bias)
             elif bias.any():  # a new constant, which _slice_constants knows nothing of
-                outputs = cut.entries(linear_map.node.outputs[0], linear_map.y_axis)
+                outputs = cut.entries(linear_map.y, linear_map.y_axis)
                 add_bias(network.graph, linear_map, bias[outputs])
             linear_map.weight.values = weight.astype(linear_map.weight.dtype)
-        elif linear_map.groups > 1 and cut.is_cut(linear_map.node.inputs[0], linear_map.x_axis):
+        elif linear_map.groups > 1 and cut.is_cut(linear_map.x, linear_map.x_axis):
             linear_map.weight.values = linear_map.slice_inputs(linear_map.weight.values, keep)
         else:
             continue
@@ -158,7 +156,7 @@ def _write_recovered(network: Network, cut: Cut, weights: Weights) -> set[tuple[
 def _slice_shared_outputs(network: Network, cut: Cut) -> None:
     """Slice transposed grouped weights, whose output axis has an index for a channel per part."""
     for linear_map in network.consumers.values():
-        y = linear_map.node.outputs[0]
+        y = linear_map.y
         if linear_map.transposed and linear_map.groups > 1 and cut.is_cut(y, linear_map.y_axis):
             keep = cut.outputs(linear_map)
             linear_map.weight.values = linear_map.slice_outputs(linear_map.weight.values, keep)

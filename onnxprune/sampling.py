@@ -38,7 +38,7 @@ class GramRequest:
 
     Attributes:
         spec: which features.
-        extent: length of the activation's channel axis.
+        extent: length of the activation's channel axis, all parts together.
         points: how many positions of a sample are drawn for each batch.
     """
 
@@ -88,7 +88,8 @@ def total_positions(spec: FeatureSpec, shape: tuple[int | None, ...]) -> int | N
     """Positions of one sample, or None where the activation's shape leaves them open."""
     others: tuple[int | None, ...]
     if spec.window is None:
-        others = tuple(n for axis, n in enumerate(shape) if axis != spec.axis)[1:]
+        own = (spec.axis, spec.apart)
+        others = tuple(n for axis, n in enumerate(shape) if axis not in own)[1:]
     else:
         others = shape[2:]
     known = tuple(n for n in others if n is not None)
@@ -120,6 +121,7 @@ def request_for(
     """
     extent = shape[spec.axis]
     assert extent is not None
+    extent *= spec.parts if spec.apart is not None else 1
     features = GramRequest(spec, extent, 1).features
     wanted = max(MIN_POINTS, math.ceil(rows_per_feature * features / samples))
     row_bytes = 4 * spec.parts * (features + 1)

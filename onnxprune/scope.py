@@ -11,7 +11,7 @@ from onnxprune.alignment import Align, allowed_counts
 from onnxprune.allocation import Bound, Costs, GroupChoice
 from onnxprune.arrays import Array, IndexArray
 from onnxprune.budget import require_reachable
-from onnxprune.groups import ChannelGroup, Network
+from onnxprune.network import ChannelGroup, Network
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ def try_counts(
     """Distances of the outputs when the groups keep these counts, consumers recovered quickly."""
     alive = study.survivors(study.keeps(counts))
     weights, _ = refit(study.views, study.layers, alive, study.trial_recovery)
-    return network.distances(padded(study.views, weights, alive))
+    masks = {name: view.mask(alive) for name, view in study.contractions.items()}
+    return network.distances(padded(study.views, weights, alive), masks)
 
 
 def trial_counts(allowed: IndexArray) -> list[int]:

@@ -10,9 +10,12 @@ import onnx
 
 from onnxprune.arrays import Array, Feed, IndexArray
 from onnxprune.calibration import Calibration, Split
+from onnxprune.contractions import ContractionView, contraction_views
 from onnxprune.criteria import Criterion
 from onnxprune.executor import Executor
-from onnxprune.groups import ChannelGroup, Network
+from onnxprune.gram import Gram
+from onnxprune.linear_map import FeatureSpec
+from onnxprune.network import ChannelGroup, Network
 from onnxprune.options import Options
 from onnxprune.plan import GroupProblem, LayerProblem, Ranking, keep_of
 from onnxprune.problems import ConsumerView, consumer_views, group_problem, layer_problems
@@ -56,7 +59,8 @@ class Study(Scope):
     Attributes:
         canonical: the canonical model.
         views: the consumers that read the groups.
-        layers: consumer name -> its problems.
+        contractions: the products of two activations that sum over them.
+        layers: name of either -> its problems.
         rankings: group name -> order and prices of its channels.
         recovery: how consumers are refitted in the end.
         trial_recovery: how they are in trials.
@@ -64,6 +68,7 @@ class Study(Scope):
 
     canonical: onnx.ModelProto
     views: Mapping[str, ConsumerView]
+    contractions: Mapping[str, ContractionView]
     layers: Mapping[str, Sequence[LayerProblem]]
     rankings: Mapping[str, Ranking]
     recovery: Recovery
@@ -78,13 +83,8 @@ class Study(Scope):
         }
 
     def survivors(self, keeps: Mapping[str, IndexArray]) -> Array:
-        """Which network-wide channels survive these keeps, shape (channels,), bool."""
-        alive = np.ones(int(self.sizes.sum()), np.bool_)
-        for group in self.groups:
-            if group.name in keeps:
-                alive[group.channels] = False
-                alive[group.channels[keeps[group.name]]] = True
-        return alive
+        """Which network-wide channels survive these keeps (see ``Network``)."""
+        return self.network.survivors(keeps)
 
     def thin_layers(self) -> list[str]:
         """Consumers whose statistics rest on too few rows."""
@@ -106,7 +106,12 @@ def study(
 ) -> Study:
     """Collect the statistics of all consumers and rank every group's channels."""
     network, groups = scope.network, scope.groups
-    views, layers = observe(canonical, network, groups, samples, split, options, executor)
+    views, contractions = consumer_views(network, groups), contraction_views(network, groups)
+    specs = [spec for view in contractions.values() for spec in view.specs]
+    specs += [view.spec for view in views.values()]
+    grams = observe(canonical, specs, samples, split, options, executor)
+    layers = layer_problems(views, *grams)
+    layers |= {name: [view.problem(*grams)] for name, view in contractions.items()}
     criterion = options.make_criterion()
     return Study(
         network,
@@ -114,6 +119,7 @@ def study(
         scope.allowed,
         canonical,
         views,
+        contractions,
         layers,
         rank(network, groups, layers, criterion, progress=options.progress),
         RECOVERIES["least-squares" if options.recovery else "none"],
@@ -123,19 +129,17 @@ def study(
 
 def observe(
     canonical: onnx.ModelProto,
-    network: Network,
-    groups: Sequence[ChannelGroup],
+    specs: Sequence[FeatureSpec],
     samples: Calibration,
     split: Split,
     options: Options,
     executor: Executor,
-) -> tuple[dict[str, ConsumerView], dict[str, list[LayerProblem]]]:
-    """The consumers that read these groups, and their problems: a pass to fit, one to tune."""
-    views = consumer_views(network, groups)
-    grams = [
+) -> tuple[dict[FeatureSpec, Gram], dict[FeatureSpec, Gram]]:
+    """The Grams of these features: a pass over the samples to fit on, one over those to tune on."""
+    fit, tune = (
         collect(
             canonical,
-            [view.spec for view in views.values()],
+            specs,
             Batches(samples, indices, options.batch),
             samples=indices.size,
             seed=options.seed + number,
@@ -143,8 +147,8 @@ def observe(
             provider=options.provider,
         )
         for number, indices in enumerate((split.fit, split.tune))
-    ]
-    return views, layer_problems(views, *grams)
+    )
+    return fit, tune
 
 
 def rank(

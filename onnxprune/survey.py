@@ -11,8 +11,9 @@ from onnxprune.calibration.input_spec import format_shape
 from onnxprune.canonical import canonicalise
 from onnxprune.cost import AxisCounter, CostModel, cost_model, is_parameter, parameter_count
 from onnxprune.extents import Extents, input_extents
-from onnxprune.groups import ChannelGroup, FrozenChannels, Network, find_groups
+from onnxprune.groups import find_groups
 from onnxprune.inspection import FrozenRow, GroupRow, Inspection, few, heaviest_first
+from onnxprune.network import ChannelGroup, FrozenChannels, Network
 
 SUBGRAPH_OPS = ("If", "Loop", "Scan")
 
@@ -36,12 +37,11 @@ def survey(
     network = find_groups(canonical)
     cost = cost_model(network, canonical, inputs)
     share = _shares(network, cost)
-    wide = [group for group in network.groups if group.size > group.part_count]
     return Inspection(
         inputs=inputs,
         macs=round(sum(cost.node_macs.values())),
         params=parameter_count(model),
-        prunable_macs_share=share([name for group in wide for name in _layers(group)])[0],
+        prunable_macs_share=share(cost.shrinking)[0],
         groups=heaviest_first(_group_row(group, share) for group in network.groups),
         frozen=heaviest_first(_frozen_row(frozen, share) for frozen in network.frozen),
         notes=_left_out(network, cost, inputs),
@@ -72,7 +72,7 @@ def _shares(network: Network, cost: CostModel) -> Share:
 
 
 def _layers(group: ChannelGroup) -> tuple[str, ...]:
-    return (*group.producers, *group.consumers)
+    return (*group.producers, *group.consumers, *group.contractions)
 
 
 def _group_row(group: ChannelGroup, share: Share) -> GroupRow:

@@ -2,13 +2,15 @@
 
 The weights and biases of all consumers are graph inputs of one session. A trial feeds recovered
 weights padded with zeros where entries are cut, which computes what the cut network would, so
-that no trial needs a new graph or session.
+that no trial needs a new graph or session. A product of two activations has no weights; a mask
+that multiplies its first factor stands for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -19,9 +21,12 @@ from onnxprune.comparison import OutputDistance, distances, is_numeric
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.executor import Executor
 from onnxprune.groups import find_groups
+from onnxprune.linear_map import Contraction
 from onnxprune.model import export_graph
 from onnxprune.rewrite import add_bias
 from onnxprune.runtime import Provider, Session
+
+NO_MASKS: Mapping[str, Array] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class TrialNetwork:
         executor: Executor,
         provider: Provider = "cpu",
     ) -> None:
-        model, self._slots, self._weights = _with_weights_as_inputs(canonical)
+        model, self._slots, self._masks, self._weights = _with_weights_as_inputs(canonical)
         self._session = Session(model, provider=provider, arena=False)
         self._names = [value.name for value in canonical.graph.output]
         self._executor = executor
@@ -65,23 +70,34 @@ class TrialNetwork:
                 "no output of the model is an array of numbers, by which prunings could be judged"
             )
 
-    def distances(self, replaced: Mapping[str, tuple[Array, Array]]) -> list[OutputDistance]:
+    def distances(
+        self,
+        replaced: Mapping[str, tuple[Array, Array]],
+        masks: Mapping[str, Array] = NO_MASKS,
+    ) -> list[OutputDistance]:
         """Distances from the original's of all outputs that are arrays of numbers.
 
         Args:
             replaced: consumer name -> (full-size weight, bias) to use instead of its own.
+            masks: name of a product of two activations -> what to multiply its first factor's
+                last axis with.
         """
         feed, reference = self._batches[0]
         total = self._executor.map_reduce(
-            lambda _, batch: (batch[1], self._run(batch[0], replaced)),
+            lambda _, batch: (batch[1], self._run(batch[0], replaced, masks)),
             self._batches,
             _add,
             distances(self._names, reference, feed),
         )
         return [distance for distance in total if distance.samples]
 
-    def _run(self, feed: Feed, replaced: Mapping[str, tuple[Array, Array]]) -> list[Array]:
-        weights = dict(self._weights)
+    def _run(
+        self,
+        feed: Feed,
+        replaced: Mapping[str, tuple[Array, Array]],
+        masks: Mapping[str, Array] = NO_MASKS,
+    ) -> list[Array]:
+        weights = self._weights | {self._masks[name]: mask for name, mask in masks.items()}
         for name, (weight, bias) in replaced.items():
             slot = self._slots[name]
             weights[slot.weight] = weight
@@ -99,20 +115,37 @@ def _add(
 
 def _with_weights_as_inputs(
     canonical: onnx.ModelProto,
-) -> tuple[onnx.ModelProto, dict[str, _Slot], dict[str, Array]]:
-    """The model with each consumer's weight and bias as inputs, and the values it had."""
+) -> tuple[onnx.ModelProto, dict[str, _Slot], dict[str, str], dict[str, Array]]:
+    """The model with weights, biases and masks as inputs, their names, and the values they had."""
     network = find_groups(canonical)
-    slots, values, inputs = {}, {}, []
+    slots, masks, constants = {}, {}, []
     for name, linear_map in network.consumers.items():
         weight = linear_map.weight
         bias = add_bias(network.graph, linear_map, linear_map.bias_vector())
         slots[name] = _Slot(weight.name, bias.name)
-        for constant in (weight, bias):
-            values[constant.name] = np.ascontiguousarray(constant.values)
-            inputs.append(_promote(constant))
+        constants += [weight, bias]
+    for name, contraction in network.contractions.items():
+        if network.channels(contraction.node.inputs[0], contraction.a_axis).size:
+            mask = _insert_mask(network.graph, contraction)
+            masks[name] = mask.name
+            constants.append(mask)
+    values = {constant.name: np.ascontiguousarray(constant.values) for constant in constants}
+    inputs = [_promote(constant) for constant in constants]
     model = export_graph(network.graph, canonical)
     model.graph.input.extend(inputs)
-    return model, slots, values
+    return model, slots, masks, values
+
+
+def _insert_mask(graph: gs.Graph, contraction: Contraction) -> gs.Constant:
+    """Multiply the last axis of a product's first factor by ones."""
+    node, factor = contraction.node, contraction.node.inputs[0]
+    ones = np.ones(factor.shape[-1], factor.dtype)
+    mask = gs.Constant(f"{node.name}.mask", ones)
+    masked = gs.Variable(f"{node.name}/masked", dtype=factor.dtype, shape=factor.shape)
+    node.inputs[0] = masked
+    mul = gs.Node("Mul", f"{node.name}/mask", {}, [factor, mask], [masked])
+    graph.nodes.insert(graph.nodes.index(node), mul)
+    return mask
 
 
 def _promote(constant: gs.Constant) -> onnx.ValueInfoProto:

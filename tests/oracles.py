@@ -16,8 +16,9 @@ import onnx
 from onnx import helper, numpy_helper, shape_inference
 
 from onnxprune.canonical import canonicalise
-from onnxprune.groups import FROZEN, Network, find_groups
+from onnxprune.groups import find_groups
 from onnxprune.linear_map import LinearMap
+from onnxprune.network import FROZEN, Network
 from onnxprune.plan import Keep, Plan, Weights
 from onnxprune.rewrite import digest
 from onnxprune.runtime import Session
@@ -66,12 +67,13 @@ class Subject:
         return Plan(self.digest, tuple(edits))
 
     def alive(self, keeps: Mapping[str, Array]) -> Array:
-        """Which network-wide channels a keep per group leaves."""
+        """Which network-wide channels a keep per group leaves, those that need others last."""
         alive = np.ones(sum(group.size for group in self.network.groups), bool)
         for group in self.network.groups:
             if group.name in keeps:
                 alive[group.channels] = np.isin(np.arange(group.size), keeps[group.name])
-        return alive
+        needed = [[c for c in row if c != FROZEN] for row in self.network.products.tolist()]
+        return np.append(alive, [alive[row].all() for row in needed]).astype(bool)
 
 
 def random_keeps(
@@ -109,6 +111,7 @@ def masked(subject: Subject, alive: Array) -> onnx.ModelProto:
             name: (_zeroed(subject.network, linear_map, alive), None)
             for name, linear_map in subject.network.consumers.items()
         },
+        alive,
     )
 
 
@@ -128,7 +131,7 @@ def scattered(subject: Subject, alive: Array, recovered: Recovered) -> onnx.Mode
                 values, linear_map.in_axis, 0
             )
         full[name] = (np.concatenate(blocks, axis=part_axis(linear_map)), bias)
-    return _with_weights(subject, full)
+    return _with_weights(subject, full, alive)
 
 
 def random_recovery(subject: Subject, alive: Array, rng: np.random.Generator) -> Recovered:
@@ -168,15 +171,24 @@ def _zeroed(network: Network, linear_map: LinearMap, alive: Array) -> Array:
 
 
 def _with_weights(
-    subject: Subject, weights: Mapping[str, tuple[Array, Array | None]]
+    subject: Subject, weights: Mapping[str, tuple[Array, Array | None]], alive: Array
 ) -> onnx.ModelProto:
-    """A copy of the canonical model with these weights, and biases where given."""
+    """A copy of the canonical model with these weights, and biases where given.
+
+    A product of two activations has no weights: removed channels it sums over are multiplied by
+    zero in front of it.
+    """
     model = onnx.ModelProto()
     model.CopyFrom(subject.canonical)
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     extra: list[tuple[str, Array]] = []
     nodes = []
     for node in model.graph.node:
+        if node.name in subject.network.contractions:
+            name, mask = f"oracle mask of {node.name}", summed_mask(subject.network, node, alive)
+            extra.append((name, mask))
+            nodes.append(helper.make_node("Mul", [node.input[0], name], [f"{name}/product"]))
+            node.input[0] = f"{name}/product"
         nodes.append(node)
         if node.name not in weights:
             continue
@@ -191,7 +203,8 @@ def _with_weights(
             nodes.append(helper.make_node("Add", [inner, name], [node.output[0]]))
             node.output[0] = inner
         else:
-            node.input[2:] = [name]
+            slot = 3 if node.op_type == "DeformConv" else 2
+            node.input[slot : slot + 1] = [name]
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del model.graph.node[:]
     model.graph.node.extend(copies)
@@ -201,6 +214,15 @@ def _with_weights(
             helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, v.shape) for n, v in extra
         )
     return model
+
+
+def summed_mask(network: Network, node: onnx.NodeProto, alive: Array) -> Array:
+    """Zeros for the removed channels on the last axis of a product's first factor."""
+    contraction = network.contractions[node.name]
+    factor = contraction.node.inputs[0]
+    channels = network.channels(factor, len(factor.shape) - 1)
+    kept = [float(channel == FROZEN or alive[channel]) for channel in channels]
+    return np.array(kept or [1.0], factor.dtype)
 
 
 # --- running and comparing ----------------------------------------------------------------------

@@ -14,7 +14,8 @@ from onnxprune.calibration import Calibration, Split, split
 from onnxprune.canonical import canonicalise
 from onnxprune.cost import CostModel, cost_model
 from onnxprune.executor import InProcess
-from onnxprune.groups import ChannelGroup, Network, find_groups
+from onnxprune.groups import find_groups
+from onnxprune.network import ChannelGroup, Network
 from onnxprune.options import Options
 from onnxprune.plan import Keep, Plan
 from onnxprune.rewrite import digest

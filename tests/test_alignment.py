@@ -13,7 +13,8 @@ from small_networks import convolutions, perceptron
 
 from onnxprune.alignment import Align, allowed_counts, block_size
 from onnxprune.canonical import canonicalise
-from onnxprune.groups import ChannelGroup, Network, find_groups
+from onnxprune.groups import find_groups
+from onnxprune.network import ChannelGroup, Network
 from onnxprune.plan import Keep, Plan
 from onnxprune.rewrite import apply, digest
 

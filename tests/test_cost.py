@@ -55,6 +55,8 @@ def recount(model: onnx.ModelProto) -> tuple[int, int]:
         elif node.op_type == "ConvTranspose":
             # One multiplication per input element and weight that spreads it.
             macs += int(np.prod(shapes[node.input[0]]) * np.prod(weights[node.input[1]][1:]))
+        elif node.op_type == "MatMul" and node.input[1] not in weights:
+            macs += int(np.prod(shapes[node.output[0]])) * shapes[node.input[0]][-1]
         elif node.op_type in ("Gemm", "MatMul"):
             transposed = any(a.name == "transB" and a.i for a in node.attribute)
             fan_in = weights[node.input[1]][1 if transposed else 0]
@@ -116,9 +118,11 @@ def test_weights_in_a_constant_node_are_parameters() -> None:
 def test_a_multilinear_function_is_its_terms() -> None:
     one = Count(1.0, np.array([2.0, 0.0]))
     two = Count(0.0, np.array([0.0, 3.0]))
-    cost = Multilinear.of([(10.0, [one, two]), (1.0, [two])], 2)
+    ten = Count(10.0, np.zeros(2))
+    cost = Multilinear.of([(ten, one, two), (two,)], 2)
     counts = np.array([[1.0, 1.0], [2.0, 5.0]])
     assert cost(counts).tolist() == [10 * 3 * 3 + 3, 10 * 5 * 15 + 15]
+    assert cost.scaled(0.5)(counts).tolist() == [46.5, 382.5]
     assert Multilinear.of([], 2)(counts).tolist() == [0, 0]
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxprune.coupling import Components, Coupling
+from onnxprune.components import Components
+from onnxprune.coupling import Coupling
 from onnxprune.partition import UNEVEN, Cell, merge_balanced, same_axes
 
 

@@ -28,7 +28,8 @@ from oracles import (
 )
 
 from onnxprune.canonical import SHARED_CONSTANT_LIMIT, canonicalise
-from onnxprune.groups import FROZEN, Network, find_groups
+from onnxprune.groups import find_groups
+from onnxprune.network import FROZEN, Network
 from onnxprune.partition import UNEVEN
 from onnxprune.rewrite import apply
 from onnxprune.rules import find_rule, registered

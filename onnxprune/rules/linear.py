@@ -7,7 +7,8 @@ from typing import Any
 
 import onnx_graphsurgeon as gs
 
-from onnxprune.linear_map import LinearMap, Window
+from onnxprune.linear_map import Contraction, LinearMap, Window
+from onnxprune.rules.elementwise import broadcast_axes
 from onnxprune.rules.registry import Facts, Kept, fixup, rule
 
 
@@ -103,8 +104,11 @@ def gemm(node: gs.Node, facts: Facts) -> None:
 
 @rule("MatMul")
 def matmul(node: gs.Node, facts: Facts) -> None:
-    """Y[..., o] is made by W[:, o]; W[i] reads X[..., i]; leading axes pass through."""
+    """Y[..., o] is made by W[:, o], W[i] reads X[..., i]; or both factors are activations."""
     x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
+    if not isinstance(x, gs.Constant) and not isinstance(weight, gs.Constant):
+        contract(node, facts)
+        return
     if not _owned(weight) or len(weight.shape) != 2 or x.shape is None or len(x.shape) < 2:
         return
     last = len(x.shape) - 1
@@ -116,6 +120,24 @@ def matmul(node: gs.Node, facts: Facts) -> None:
     linear_map = LinearMap(node, last, last, 0, 1)
     facts.produces(linear_map)
     facts.consumes(linear_map)
+
+
+def contract(node: gs.Node, facts: Facts) -> None:
+    """Y[..., m, n] = sum over k of A[..., m, k] B[..., k, n]; leading axes are broadcast."""
+    (a, b), y = node.inputs, node.outputs[0]
+    if any(tensor.shape is None or len(tensor.shape) < 2 for tensor in (a, b, y)):
+        return
+    rank = len(y.shape)
+    left, right = facts.live(a), facts.live(b)
+    shared = len(a.shape) - 1, len(b.shape) - 2
+    if shared[0] in left or shared[1] in right:
+        facts.couple(facts.axis(a, shared[0]), facts.axis(b, shared[1]))
+        facts.contracts(Contraction(node, *shared))
+    if len(a.shape) - 2 in left:
+        facts.couple(facts.axis(a, len(a.shape) - 2), facts.axis(y, rank - 2))
+    if len(b.shape) - 1 in right:
+        facts.couple(facts.axis(b, len(b.shape) - 1), facts.axis(y, rank - 1))
+    broadcast_axes(node, facts, range(rank - 2))
 
 
 def _cuttable(node: gs.Node) -> bool:

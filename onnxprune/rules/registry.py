@@ -15,14 +15,14 @@ import onnx_graphsurgeon as gs
 
 from onnxprune.arrays import IndexArray
 from onnxprune.coupling import Coupling
-from onnxprune.linear_map import LinearMap
+from onnxprune.linear_map import Contraction, LinearMap
 
 ONNX_DOMAINS = ("", "ai.onnx")
 
 
 @dataclass
 class Facts(Coupling):
-    """Coupling facts, plus which linear maps write and read channels.
+    """Coupling facts, plus which maps write and read channels.
 
     Attributes:
         opset: version of the standard operators, by which some of them change their meaning.
@@ -31,6 +31,7 @@ class Facts(Coupling):
     opset: int = field(kw_only=True)
     producers: list[LinearMap] = field(default_factory=list)
     consumers: list[LinearMap] = field(default_factory=list)
+    contractions: list[Contraction] = field(default_factory=list)
 
     def produces(self, linear_map: LinearMap) -> None:
         """State that the map's rows make the channels of its output."""
@@ -39,6 +40,10 @@ class Facts(Coupling):
     def consumes(self, linear_map: LinearMap) -> None:
         """State that the map mixes its input's channels, and can be refitted when some go."""
         self.consumers.append(linear_map)
+
+    def contracts(self, contraction: Contraction) -> None:
+        """State that a product of two activations sums over channels."""
+        self.contractions.append(contraction)
 
 
 class Kept(Protocol):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxprune.arrays import IndexArray
 from onnxprune.rules.registry import Facts, Kept, fixup, rule
 
 Block = tuple[list[int], list[int]]
@@ -25,10 +29,11 @@ def transpose(node: gs.Node, facts: Facts) -> None:
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def regroup(node: gs.Node, facts: Facts) -> None:
-    """An axis is kept, gains or loses neighbours of extent 1, or is merged with its neighbours.
+    """Axes are divided into factors and merged from them; each factor is cut by itself.
 
-    Merging axes of extents e_0 ... e_n into one, index c of axis a becomes every flat index whose
-    coordinate along a is c. One of the merged axes can carry channels, not two.
+    In row-major order X and Y number the same elements. The coarsest division that both have in
+    common, as (heads, width) of the axes [heads * width] and [heads, width], tells which index
+    lies on which.
     """
     x, y = node.inputs[0], node.outputs[0]
     if x.shape is None or y.shape is None:
@@ -38,22 +43,97 @@ def regroup(node: gs.Node, facts: Facts) -> None:
         return  # nobody could correct such a shape
     live = set(facts.live(x))
     for sources, targets in match_axes(list(x.shape), list(y.shape)):
-        carrying = [axis for axis in sources if axis in live]
-        wide = [axis for axis in targets if y.shape[axis] != 1]
-        if len(carrying) != 1:
+        if not live & set(sources):
             continue
-        if not wide and targets:
-            wide = targets[-1:]
-        if len(wide) != 1:
-            continue  # one axis becomes several: no rule states that yet
-        slots = facts.axis(x, carrying[0])
-        merged = facts.axis(y, wide[0])
-        if slots.size and merged.size:
-            extents = [x.shape[axis] for axis in sources]
-            grid = np.indices(extents)[sources.index(carrying[0])].reshape(-1)
-            facts.couple(slots[grid], merged)
+        left, right = [x.shape[a] for a in sources], [y.shape[a] for a in targets]
+        if left == right:
+            for source, target in zip(sources, targets, strict=True):
+                if source in live:
+                    facts.couple(facts.axis(x, source), facts.axis(y, target))
+        elif set(left) == {1}:
+            facts.couple(facts.axis(x, sources[0]), facts.axis(y, targets[-1]))
         else:
-            facts.couple(slots, merged)
+            division = common_division(left, right)
+            if division is not None:
+                _Regrouping(facts, division, x, sources, y, targets).state()
+
+
+@dataclass(frozen=True)
+class Division:
+    """A common division of two lists of extents with equal products.
+
+    Attributes:
+        sizes: the factors, outermost first.
+        left: for every extent on the left, which factors it is the product of; none if it is 1.
+        right: the same on the right.
+    """
+
+    sizes: list[int]
+    left: list[list[int]]
+    right: list[list[int]]
+
+
+def common_division(left: Sequence[int], right: Sequence[int]) -> Division | None:
+    """The coarsest division that refines both; None where they cross, as 2 * 3 and 3 * 2 do."""
+    steps = [np.cumprod([1, *extents[::-1]]).tolist() for extents in (left, right)]
+    inner_first = sorted({*steps[0], *steps[1]})
+    if any(outer % inner for inner, outer in pairwise(inner_first)):
+        return None
+    outer_first = inner_first[::-1]
+    sizes = [outer // inner for outer, inner in pairwise(outer_first)]
+    spans = [
+        [
+            list(range(outer_first.index(outer), outer_first.index(inner)))
+            for outer, inner in pairwise(step[::-1])
+        ]
+        for step in steps
+    ]
+    return Division(sizes, *spans)
+
+
+class _Regrouping:
+    """The facts of one block of axes that a Reshape divides and merges."""
+
+    def __init__(
+        self,
+        facts: Facts,
+        division: Division,
+        x: gs.Tensor,
+        sources: list[int],
+        y: gs.Tensor,
+        targets: list[int],
+    ) -> None:
+        self._facts = facts
+        self._sizes = division.sizes
+        live = set(facts.live(x))
+        self._from = [(x, a, f) for a, f in zip(sources, division.left, strict=True) if a in live]
+        carried = {factor for _, _, factors in self._from for factor in factors}
+        self._to = [
+            (y, axis, factors)
+            for axis, factors in zip(targets, division.right, strict=True)
+            if carried & set(factors)
+        ]
+        self._slots: dict[int, IndexArray] = {}
+        for factor in sorted(carried):
+            alone = [(t, a) for t, a, f in (*self._from, *self._to) if f == [factor]]
+            self._slots[factor] = (
+                facts.axis(*alone[0]) if alone else facts.slots(self._sizes[factor])
+            )
+
+    def state(self) -> None:
+        """State which factors every index needs; an axis of one index has none, and stays."""
+        for tensor, axis, factors in (*self._from, *self._to):
+            cells = self._facts.axis(tensor, axis)
+            if not factors:
+                self._facts.freeze(cells, f"'{tensor.name}' has one channel on axis {axis}")
+                continue
+            grid = np.indices([self._sizes[factor] for factor in factors])
+            needed = [
+                self._slots[factor][place.reshape(-1)]
+                for factor, place in zip(factors, grid, strict=True)
+                if factor in self._slots
+            ]
+            self._facts.factor(cells, *needed)
 
 
 @fixup("Reshape")

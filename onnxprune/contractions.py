@@ -1,0 +1,93 @@
+"""Products of two activations as layer problems: what it costs to leave out an index summed over.
+
+An attention score is s = sum_d q_d k_d, a linear map with weights 1 of the features z_d = q_d k_d.
+Their Gram follows from those of q and k, E[z z^T] = E[q q^T] * E[k k^T] element by element, if
+the rows q and k of a head are paired at random, which over all pairs of positions they nearly are.
+No weight stands here that could be refitted: what is cut is lost, the prices say how much that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxprune.arrays import Array, IndexArray
+from onnxprune.gram import Gram
+from onnxprune.linear_map import Contraction, FeatureSpec
+from onnxprune.network import FROZEN, ChannelGroup, Network
+from onnxprune.plan import LayerProblem
+
+BATCH, HEADS, POSITIONS, WIDTH = range(4)
+"""The axes of an activation of attention that has its heads apart."""
+
+
+@dataclass(frozen=True)
+class ContractionView:
+    """One product of two activations as the numerics see it.
+
+    Attributes:
+        contraction: the product.
+        channels: network-wide channel (or FROZEN) of every index summed over.
+        specs: the features of its two factors.
+    """
+
+    contraction: Contraction
+    channels: IndexArray
+    specs: tuple[FeatureSpec, FeatureSpec]
+
+    def problem(
+        self, fit: Mapping[FeatureSpec, Gram], tune: Mapping[FeatureSpec, Gram]
+    ) -> LayerProblem:
+        """The scores as a linear map of the products of their factors."""
+        width = self.channels.size
+        return LayerProblem(
+            name=self.contraction.name,
+            weight=np.append(np.ones(width), 0.0)[None],
+            gram=self._gram(fit),
+            tune_gram=self._gram(tune),
+            channels=self.channels,
+            taps=1,
+            rows=min(fit[spec].rows for spec in self.specs),
+        )
+
+    def mask(self, alive: Array) -> Array:
+        """Zeros for the channels that do not survive, shape (indices summed over,)."""
+        survive = (self.channels == FROZEN) | alive[self.channels]
+        mask: Array = survive.astype(self.contraction.node.inputs[0].dtype)
+        return mask
+
+    def _gram(self, grams: Mapping[FeatureSpec, Gram]) -> Array:
+        """The mean over heads, shape (features + 1, features + 1); the constant is 1 * 1."""
+        left, right = (grams[spec].mean() for spec in self.specs)
+        mean: Array = (left * right).mean(axis=0)
+        return mean
+
+
+def contraction_views(
+    network: Network, groups: Sequence[ChannelGroup]
+) -> dict[str, ContractionView]:
+    """A view of every product of activations that sums over channels of these groups."""
+    wanted = {name for group in groups for name in group.contractions}
+    return {name: _view(network, network.contractions[name]) for name in sorted(wanted)}
+
+
+def _view(network: Network, contraction: Contraction) -> ContractionView:
+    a, b = contraction.node.inputs
+    channels = network.channels(a, contraction.a_axis)
+    specs = _spec(a, contraction.a_axis, b), _spec(b, contraction.b_axis, a)
+    return ContractionView(contraction, channels, specs)
+
+
+def _spec(tensor: gs.Tensor, axis: int, other: gs.Tensor) -> FeatureSpec:
+    """The channel values of a factor, by head if both factors have the same heads."""
+    rank = len(tensor.shape)
+    plain = FeatureSpec(tensor.name, rank, axis)
+    if rank != len(other.shape) or rank <= WIDTH:
+        return plain
+    heads = tensor.shape[HEADS]
+    if not isinstance(heads, int) or heads != other.shape[HEADS]:
+        return plain
+    return FeatureSpec(tensor.name, rank, axis, parts=heads, apart=HEADS)
