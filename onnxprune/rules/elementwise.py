@@ -14,6 +14,7 @@ UNARY = (
     "Asinh",
     "Atan",
     "Atanh",
+    "BitwiseNot",
     "Cast",
     "Ceil",
     "Celu",
@@ -38,6 +39,7 @@ UNARY = (
     "Relu",
     "Round",
     "Selu",
+    "Shrink",
     "Sigmoid",
     "Sign",
     "Sin",
@@ -53,6 +55,10 @@ UNARY = (
 BROADCAST = (
     "Add",
     "And",
+    "BitShift",
+    "BitwiseAnd",
+    "BitwiseOr",
+    "BitwiseXor",
     "Div",
     "Equal",
     "Greater",
@@ -88,6 +94,14 @@ def clip(node: gs.Node, facts: Facts) -> None:
     unary(node, facts)
 
 
+@rule("CastLike")
+def cast_like(node: gs.Node, facts: Facts) -> None:
+    """Every axis of X passes through; the second input gives its type alone."""
+    unary(node, facts)
+    for axis in facts.live(node.inputs[1]):
+        facts.axis(node.inputs[1], axis)  # mentioned: it may be cut
+
+
 @rule("Dropout")
 def dropout(node: gs.Node, facts: Facts) -> None:
     """Every axis passes through, to the mask as well."""
@@ -103,11 +117,20 @@ def broadcast(node: gs.Node, facts: Facts) -> None:
     y = node.outputs[0]
     if y.shape is None or any(t.shape is None for t in node.inputs):
         return
+    broadcast_axes(node, facts, range(len(y.shape)))
+
+
+def broadcast_axes(node: gs.Node, facts: Facts, axes: range) -> None:
+    """Match the inputs' axes with these of the output, counted from the right.
+
+    An input of extent 1 is repeated and holds no channel.
+    """
+    y = node.outputs[0]
     rank = len(y.shape)
     if any(len(tensor.shape) > rank for tensor in node.inputs):
         return  # the model declares a wrong shape for y
     carried = {axis + rank - len(t.shape) for t in node.inputs for axis in facts.live(t)}
-    for axis in sorted(carried):
+    for axis in sorted(carried & set(axes)):
         made = facts.axis(y, axis)
         for tensor in node.inputs:
             own = axis - (rank - len(tensor.shape))
