@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxprune.components import Components
+from onnxprune.arrays import IndexArray
+from onnxprune.components import GRID_IN_PARTS, TWO_WAYS, Components
 from onnxprune.coupling import Coupling
 from onnxprune.partition import UNEVEN, Cell, merge_balanced, same_axes
 
@@ -231,6 +232,131 @@ def test_every_unit_is_in_one_cell_or_frozen_and_parts_are_even(
         for parts in partitions:
             counts = np.bincount(cell.channels * parts // extent, minlength=parts)
             assert np.unique(counts).size == 1
+
+
+def grid(coupling: Coupling, rows: int, columns: int) -> tuple[IndexArray, IndexArray, IndexArray]:
+    """An axis of rows * columns cells, and the axes of rows and of columns it is divided into."""
+    cells = coupling.axis(axis_of(rows * columns), 0)
+    row, column = coupling.axis(axis_of(rows), 0), coupling.axis(axis_of(columns), 0)
+    coupling.factor(cells, row.repeat(columns), np.tile(column, rows))
+    return cells, row, column
+
+
+def needed(components: Components, slots: IndexArray) -> list[set[int]]:
+    """The channels that the cells at some slots follow."""
+    return [set(components.channels(int(label))) for label in components.label[slots]]
+
+
+def test_a_cell_follows_its_row_and_its_column() -> None:
+    coupling = Coupling()
+    cells, row, column = grid(coupling, 2, 3)
+    components = coupling.components()
+    rows, columns = components.label[row], components.label[column]
+    assert needed(components, cells) == [{r, c} for r in rows.tolist() for c in columns.tolist()]
+    assert sorted(components.on(cells).tolist()) == sorted(
+        [*rows.tolist() * 3, *columns.tolist() * 2]
+    )
+
+
+def test_a_factor_that_is_frozen_no_longer_matters() -> None:
+    coupling = Coupling()
+    cells, row, column = grid(coupling, 2, 3)
+    coupling.freeze(row, "stays")
+    components = coupling.components()
+    assert components.factors == {}
+    assert components.label[cells].tolist() == components.label[column].tolist() * 2
+
+
+def test_a_frozen_cell_freezes_its_row_and_its_column_for_its_reason() -> None:
+    coupling = Coupling()
+    cells, row, column = grid(coupling, 2, 3)
+    coupling.freeze(cells[4:5], "an output")
+    components = coupling.components()
+    frozen = {components.label[slot] for slot in (row[1], column[1])}
+    assert frozen <= set(components.reasons)
+    assert set(components.reasons.values()) == {"an output"}
+    # row 0 stays free, and its cell in the frozen column is nothing but the row
+    assert components.label[cells[1]] == components.label[row[0]]
+    assert needed(components, cells[[0]]) == [
+        {components.label[row[0]], components.label[column[0]]}
+    ]
+
+
+def test_equal_cells_have_equal_rows_and_columns() -> None:
+    coupling = Coupling()
+    first, second = grid(coupling, 2, 3), grid(coupling, 2, 3)
+    coupling.couple(first[0], second[0])
+    label = coupling.components().label
+    for left, right in zip(first, second, strict=True):
+        assert label[left].tolist() == label[right].tolist()
+
+
+def test_a_factor_may_be_divided_itself() -> None:
+    coupling = Coupling()
+    cells, row, column = grid(coupling, 2, 6)
+    outer, inner = coupling.axis(axis_of(2), 0), coupling.axis(axis_of(3), 0)
+    coupling.factor(column, outer.repeat(3), np.tile(inner, 2))
+    components = coupling.components()
+    label = components.label
+    assert needed(components, cells[[0, 11]]) == [
+        {label[row[i]], label[outer[i]], label[inner[j]]} for i, j in ((0, 0), (1, 2))
+    ]
+
+
+def test_cells_divided_in_two_ways_are_frozen() -> None:
+    coupling = Coupling()
+    cells, _, _ = grid(coupling, 2, 6)
+    other = [coupling.axis(axis_of(n), 0) for n in (2, 2, 3)]
+    places = np.indices((2, 2, 3)).reshape(3, -1)
+    coupling.factor(cells, *(axis[place] for axis, place in zip(other, places, strict=True)))
+    components = coupling.components()
+    assert components.factors == {}
+    assert {components.reasons[c] for c in components.label[cells].tolist()} == {TWO_WAYS}
+
+
+def test_a_cell_that_needs_itself_is_frozen() -> None:
+    coupling = Coupling()
+    a, b, c = (coupling.axis(axis_of(1), 0) for _ in range(3))
+    coupling.factor(a, b, c)
+    coupling.factor(b, a, c)
+    assert TWO_WAYS in coupling.components().reasons.values()
+
+
+def test_cells_whose_parts_must_keep_equal_counts_are_frozen() -> None:
+    coupling = Coupling()
+    cells, _, _ = grid(coupling, 2, 3)
+    coupling.balance(cells, 3)
+    components = coupling.components()
+    assert set(components.reasons.values()) == {GRID_IN_PARTS}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_whatever_survives_is_a_grid(data: st.DataObject) -> None:
+    """Any statements, any channels cut: every divided axis keeps rows times columns."""
+    coupling = Coupling()
+    grids = [
+        grid(coupling, *data.draw(st.sampled_from([(2, 3), (3, 2), (2, 2)]))) for _ in range(3)
+    ]
+    axes = [axis for one in grids for axis in one]
+    for _ in range(data.draw(st.integers(0, 4))):
+        left, right = data.draw(st.sampled_from(axes)), data.draw(st.sampled_from(axes))
+        size = min(left.size, right.size)
+        coupling.couple(left[:size], right[-size:])
+    if data.draw(st.booleans()):
+        coupling.freeze(data.draw(st.sampled_from(axes))[:1], "frozen")
+    components = coupling.components()
+    cut = data.draw(st.sets(st.integers(0, components.count - 1)))
+    alive = [
+        not set(components.channels(c)) & (cut - set(components.reasons))
+        for c in range(components.count)
+    ]
+    for cells, row, column in grids:
+        kept = [alive[label] for label in components.label[cells]]
+        wanted = [
+            alive[components.label[r]] and alive[components.label[c]] for r in row for c in column
+        ]
+        assert kept == wanted
 
 
 def test_nothing_stated_gives_no_channels() -> None:

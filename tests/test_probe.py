@@ -124,6 +124,8 @@ CHANNEL_SPECS = {
     "MatMul rank 4": (FeatureSpec("y", 4, 3), (3, 2, 7, 12)),
     "channel mix": (FeatureSpec("y", 4, 1), (3, 12, 5, 2)),
     "channel mix, parts": (FeatureSpec("y", 4, 1, parts=4), (3, 12, 5, 2)),
+    "heads apart": (FeatureSpec("y", 4, 3, parts=2, apart=1), (3, 2, 7, 6)),
+    "heads apart, transposed": (FeatureSpec("y", 4, 2, parts=2, apart=1), (3, 2, 6, 7)),
     "fold major": (FeatureSpec("y", 2, 1, fold=4), (5, 12)),
     "fold minor": (FeatureSpec("y", 2, 1, fold=4, fold_major=False), (5, 12)),
     "fold major rank 3": (FeatureSpec("y", 3, 2, fold=4), (5, 2, 12)),
@@ -141,7 +143,8 @@ def test_channel_values_agree(
     total = total_positions(spec, shape)
     assert total is not None
     request = GramRequest(spec, 12, min(total, 3) if sampled else total)
-    axes = [f"d{i}" if dynamic and i != spec.axis else n for i, n in enumerate(shape)]
+    own = (spec.axis, spec.apart)
+    axes = [f"d{i}" if dynamic and i not in own else n for i, n in enumerate(shape)]
     graph, host = both(relu_model(axes), request, rng.standard_normal(shape).astype(np.float32))
     assert agree(graph, host)
 
@@ -154,6 +157,15 @@ def test_fold_by_hand() -> None:
         graph, host = both(relu_model([1, 6]), request, values[None])
         np.testing.assert_array_equal(graph, [with_one.T @ with_one])
         np.testing.assert_array_equal(host, [with_one.T @ with_one])
+
+
+def test_heads_apart_by_hand() -> None:
+    values = np.arange(1.0, 13.0, dtype=np.float32).reshape(1, 2, 3, 2)  # 2 heads, 3 positions
+    request = GramRequest(FeatureSpec("y", 4, 3, parts=2, apart=1), 4, 3)
+    rows = [np.column_stack([head, np.ones(3)]) for head in values[0]]
+    graph, host = both(relu_model([1, 2, 3, 2]), request, values)
+    np.testing.assert_array_equal(graph, [r.T @ r for r in rows])
+    np.testing.assert_array_equal(host, [r.T @ r for r in rows])
 
 
 @pytest.mark.parametrize("opset", [7, 8, 9, 10, 11, 12, 13, 14, 18, 21, 23])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from micro_models import build
+from micro_models import MICRO_MODELS, build
 from small_networks import QUIET, Studied, convolutions, perceptron, random_samples, studied
 
 from onnxprune.canonical import canonicalise
@@ -20,6 +20,7 @@ FLOAT32 = 1e-4
 """Relative difference of two distances whose outputs differ by rounding in float32."""
 
 MODELS = {
+    "attention": MICRO_MODELS["attention"](),
     "Conv": convolutions(),
     "Conv without bias": build(
         "c = Conv <pads=[1,1,1,1]> (x, w1) h = Relu(c) y = Conv <pads=[1,1,1,1]> (h, w2)",
@@ -68,7 +69,8 @@ def test_a_trial_is_at_the_distance_of_the_cut_network(name):
     pruned = apply(known.model, known.plan(keeps), weights)
     wanted = compare(known.model, pruned, known.batches(), QUIET)
     trials = TrialNetwork(known.study.canonical, known.batches(), QUIET)
-    found = trials.distances(padded(known.study.views, weights, alive))
+    masks = {name: view.mask(alive) for name, view in known.study.contractions.items()}
+    found = trials.distances(padded(known.study.views, weights, alive), masks)
     assert [d.name for d in found] == [d.name for d in wanted]
     assert min(d.relative_error for d in wanted) > 0.01  # there is something to compare
     np.testing.assert_allclose(figures(found), figures(wanted), rtol=FLOAT32)
