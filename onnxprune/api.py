@@ -183,7 +183,7 @@ def prunable_groups(network: Network, options: Options) -> list[ChannelGroup]:
             f"--include and --exclude leave none of the channel groups: {', '.join(names)}"
         )
     reasons = "; ".join(f"'{f.producer}': {f.reason}" for f in network.frozen[:5])
-    why = reasons or "it has no Conv, ConvTranspose, Gemm or MatMul"
+    why = reasons or "it has no Conv, ConvTranspose, Gemm, MatMul or recurrent layer"
     raise UnsupportedModelError(f"nothing in the model can be pruned ({why})")
 
 

@@ -2,15 +2,16 @@
 
 Functions inlined, fused convolutions taken apart, constants and shape arithmetic folded,
 BatchNormalization folded into the linear map before it, every node named, every small constant
-owned by one reader, Gemm without scale factors, paddings and the sizes of a Split explicit. The
-canonical model computes the same function, and every later stage starts from it.
+owned by one reader, Gemm without scale factors, paddings, the sizes of a Split and the biases of
+recurrent layers explicit. The canonical model computes the same function, and every later stage
+starts from it.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -18,12 +19,19 @@ import onnx.inliner
 import onnx_graphsurgeon as gs
 
 from onnxprune.arrays import Array
+from onnxprune.decompose import take_apart
+from onnxprune.einsums import plain_einsums
 from onnxprune.errors import UnsupportedModelError
-from onnxprune.explicit import explicit_pads, explicit_split
+from onnxprune.explicit import explicit_factors, explicit_pads, explicit_split
 from onnxprune.folding import fold_constants
 from onnxprune.fused import split_fused
-from onnxprune.model import export_graph, infer_shapes
+from onnxprune.model import export_graph, is_large
 from onnxprune.names import fresh
+from onnxprune.recurrent_form import explicit_recurrent
+from onnxprune.recurrent_map import RECURRENT_OPS
+from onnxprune.scatters import plain_scatters
+from onnxprune.shape_writing import spell_out_sizes
+from onnxprune.shuffles import gather_shuffles
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +61,20 @@ def canonicalise(model: onnx.ModelProto, *, fold_batchnorm: bool = True) -> onnx
     _refuse_old(model)
     inlined = onnx.inliner.inline_local_functions(model) if model.functions else model
     refuse_quantised(inlined)
-    graph = fold_constants(split_fused(inlined))
+    graph = fold_constants(take_apart(split_fused(inlined)))
     _drop_unread_outputs(graph)
+    plain_einsums(graph)
+    plain_scatters(graph)
+    gather_shuffles(graph)
+    explicit_factors(graph)
+    spell_out_sizes(graph)
+    graph.toposort()
     opset = onnx_opset(model)
     _name_nodes(graph)
     _own_constants(graph)
     if fold_batchnorm:
         _fold_batchnorm(graph)
+    names = set(graph.tensors())
     for node in graph.nodes:
         if node.op == "Gemm":
             _plain_gemm(node)
@@ -67,8 +82,14 @@ def canonicalise(model: onnx.ModelProto, *, fold_batchnorm: bool = True) -> onnx
             explicit_pads(node)
         elif node.op == "Split":
             explicit_split(node, opset)
+        elif node.op in RECURRENT_OPS:
+            explicit_recurrent(node, names)
     graph.cleanup()
-    return export_graph(graph, model)
+    canonical = export_graph(graph, model)
+    del graph
+    if is_large(canonical):
+        gc.collect()  # nodes and tensors refer to each other, and to gigabytes of weights
+    return canonical
 
 
 def onnx_opset(model: onnx.ModelProto) -> int:
@@ -140,10 +161,19 @@ def _own_constants(graph: gs.Graph) -> None:
         constant = readers[0][0].inputs[readers[0][1]]
         keep_original = id(constant) in outputs
         for node, position in readers if keep_original else readers[1:]:
-            if constant.values.size > SHARED_CONSTANT_LIMIT:
+            if constant.values.size > SHARED_CONSTANT_LIMIT and not _tied_across(constant):
                 break
             name = fresh(f"{constant.name}/{node.name}", names)
             node.inputs[position] = gs.Constant(name, constant.values.copy())
+
+
+def _tied_across(weight: gs.Constant) -> bool:
+    """Whether a weight and its transpose are multiplied by: each then has to be refitted alone."""
+    roles = {(node.op, node.attrs.get("transB", 0)) for node in weight.outputs}
+    linear = all(
+        node.op in ("Gemm", "MatMul") and node.inputs[1] is weight for node in weight.outputs
+    )
+    return linear and len(roles) > 1
 
 
 def _fold_batchnorm(graph: gs.Graph) -> None:
@@ -238,26 +268,3 @@ def _plain_gemm(node: gs.Node) -> None:
         values = bias.values.reshape(-1) * beta
         bias.values = np.broadcast_to(values, (outputs,)).astype(bias.values.dtype)
         node.attrs["beta"] = 1.0
-
-
-def concrete(
-    model: onnx.ModelProto, shapes: Mapping[str, tuple[int | None, ...]]
-) -> onnx.ModelProto:
-    """A copy of the model whose inputs have these shapes and whose tensors' shapes follow.
-
-    An extent of None stays unknown.
-    """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.value_info[:]
-    for value in copy.graph.input:
-        for dim, extent in zip(
-            value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False
-        ):
-            if extent is not None:
-                dim.dim_value = extent
-            elif dim.HasField("dim_value"):  # 0 or -1, which exporters write for any extent
-                dim.Clear()
-    for value in copy.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    return infer_shapes(copy)

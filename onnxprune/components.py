@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from scipy.sparse.csgraph import connected_components
 from onnxprune.arrays import IndexArray
 
 NO_INDICES: IndexArray = np.empty(0, np.int64)
+NO_CHANNEL = -1
 TWO_WAYS = "its channels are divided into factors in two ways"
 GRID_IN_PARTS = "a grouped convolution divides channels that a Reshape divides in another way"
 
@@ -52,10 +54,19 @@ class Components:
 
     def on(self, slots: IndexArray) -> IndexArray:
         """The channels on some slots; several for a cell, so that the shape is another."""
-        labels = self.label[slots]
-        if not self.factors:
-            return labels
-        return np.array([c for label in labels.tolist() for c in self.channels(label)], np.int64)
+        found = self._leaves[self.label[slots]]
+        channels: IndexArray = found[found != NO_CHANNEL]
+        return channels
+
+    @cached_property
+    def _leaves(self) -> IndexArray:
+        """For every component the channels it follows, shape (count, most), filled up."""
+        of_cells = {component: self.channels(component) for component in self.factors}
+        leaves = np.full((self.count, max(map(len, of_cells.values()), default=1)), NO_CHANNEL)
+        leaves[:, 0] = np.arange(self.count)
+        for component, channels in of_cells.items():
+            leaves[component, : len(channels)] = channels
+        return leaves
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,7 @@ class _Grid:
             if needed.size:
                 self._cell(int(cells[place]), needed)
             else:
-                self.frozen.append((cells[place : place + 1], int(factors[0, place]), ""))
+                self.frozen.append((cells[place : place + 1], int(factors[-1, place]), ""))
 
     def _cell(self, cell: int, needed: IndexArray) -> None:
         """A cell that is not frozen and the slots of its factors that are not."""

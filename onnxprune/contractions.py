@@ -19,6 +19,7 @@ from onnxprune.gram import Gram
 from onnxprune.linear_map import Contraction, FeatureSpec
 from onnxprune.network import FROZEN, ChannelGroup, Network
 from onnxprune.plan import LayerProblem
+from onnxprune.rules.attention import HeadsInARow
 
 BATCH, HEADS, POSITIONS, WIDTH = range(4)
 """The axes of an activation of attention that has its heads apart."""
@@ -30,25 +31,28 @@ class ContractionView:
 
     Attributes:
         contraction: the product.
-        channels: network-wide channel (or FROZEN) of every index summed over.
+        channels: network-wide channel (or FROZEN) of every index of the axis summed over.
+        places: that of every index summed over for one head; the same as ``channels``, unless the
+            axis holds several heads one after another.
         specs: the features of its two factors.
     """
 
     contraction: Contraction
     channels: IndexArray
+    places: IndexArray
     specs: tuple[FeatureSpec, FeatureSpec]
 
     def problem(
         self, fit: Mapping[FeatureSpec, Gram], tune: Mapping[FeatureSpec, Gram]
     ) -> LayerProblem:
         """The scores as a linear map of the products of their factors."""
-        width = self.channels.size
+        width = self.places.size
         return LayerProblem(
             name=self.contraction.name,
             weight=np.append(np.ones(width), 0.0)[None],
             gram=self._gram(fit),
             tune_gram=self._gram(tune),
-            channels=self.channels,
+            channels=self.places,
             taps=1,
             rows=min(fit[spec].rows for spec in self.specs),
         )
@@ -62,6 +66,7 @@ class ContractionView:
     def _gram(self, grams: Mapping[FeatureSpec, Gram]) -> Array:
         """The mean over heads, shape (features + 1, features + 1); the constant is 1 * 1."""
         left, right = (grams[spec].mean() for spec in self.specs)
+        right = right.repeat(len(left) // len(right), axis=0)  # of heads that several share
         mean: Array = (left * right).mean(axis=0)
         return mean
 
@@ -75,10 +80,29 @@ def contraction_views(
 
 
 def _view(network: Network, contraction: Contraction) -> ContractionView:
-    a, b = contraction.node.inputs
+    a, b = contraction.node.inputs[:2]
     channels = network.channels(a, contraction.a_axis)
+    if isinstance(contraction, HeadsInARow):
+        specs = (
+            FeatureSpec(a.name, len(a.shape), contraction.a_axis, parts=contraction.heads),
+            FeatureSpec(b.name, len(b.shape), contraction.b_axis, parts=contraction.others),
+        )
+        places = _same_in_all_heads(network, channels.reshape(contraction.heads, -1))
+        return ContractionView(contraction, channels, places, specs)
     specs = _spec(a, contraction.a_axis, b), _spec(b, contraction.b_axis, a)
-    return ContractionView(contraction, channels, specs)
+    return ContractionView(contraction, channels, channels, specs)
+
+
+def _same_in_all_heads(network: Network, grid: IndexArray) -> IndexArray:
+    """What the entries of a place need in all heads, and not in all places, shape (width,)."""
+
+    def needs(channel: int) -> set[int]:
+        row = channel - network.size
+        return {channel} if row < 0 else set(network.products[row].tolist())
+
+    columns = [set.intersection(*map(needs, column)) for column in grid.T.tolist()]
+    head = set.intersection(*columns) if len(columns) > 1 else set()
+    return np.array([max(column - head - {FROZEN}, default=FROZEN) for column in columns])
 
 
 def _spec(tensor: gs.Tensor, axis: int, other: gs.Tensor) -> FeatureSpec:

@@ -1,44 +1,55 @@
 """Constant folding: what does not depend on the inputs is computed once, by graphsurgeon.
 
 Around it, what graphsurgeon would get wrong: constants in other forms than a dense tensor, and
-arithmetic on shapes (``shape_values``).
+arithmetic on shapes (``shape_writing``).
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxprune.model import export_graph, import_graph, infer_shapes
-from onnxprune.shape_values import resolve_shapes
+from onnxprune.concrete import name_batches
+from onnxprune.model import export_graph, import_graph, write_shapes
+from onnxprune.shape_writing import resolve_shapes
 
 # Folding these would write out what the file holds as a recipe, or freeze a random draw.
-KEPT_OPS = frozenset(
-    {
-        "Bernoulli",
-        "Expand",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-        "Range",
-        "Tile",
-    }
-)
-FOLDING_ROUNDS = 4
+RECIPES = frozenset({"Expand", "Range", "Tile"})
+KEPT_OPS = RECIPES | {
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+}
+FEW_INDICES = 1 << 16
+"""Integers up to which a recipe is written out, so that what is done with them can be folded."""
+AWAITED = RECIPES | {"Shape"}
+"""What may be folded once more shapes are inferred."""
+FOLDING_ROUNDS = 16
 """Folded extents let more shapes be inferred, and those let more extents be folded."""
 
 
-def _plain_constants(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of the model whose Constant nodes all hold a dense tensor.
+def _is_kept(node: gs.Node) -> bool:
+    """Whether a node stays though its inputs are constant; few indices are written out."""
+    if node.op not in KEPT_OPS:
+        return False
+    y = node.outputs[0]
+    known = y.shape is not None and all(isinstance(extent, int) for extent in y.shape)
+    few = known and math.prod(y.shape) <= FEW_INDICES and y.dtype in (np.int32, np.int64)
+    return node.op not in RECIPES or not few
+
+
+def _plain_constants(model: onnx.ModelProto) -> None:
+    """Give all Constant nodes of the model a dense tensor.
 
     graphsurgeon reads ``value_float`` as float64 and drops sparse values.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for node in copy.graph.node:
+    for node in model.graph.node:
         if node.op_type != "Constant" or len(node.attribute) != 1:
             continue
         attribute = node.attribute[0]
@@ -52,10 +63,9 @@ def _plain_constants(model: onnx.ModelProto) -> onnx.ModelProto:
         else:
             continue
         node.attribute[0].CopyFrom(onnx.helper.make_attribute("value", tensor))
-    for sparse in copy.graph.sparse_initializer:
-        copy.graph.initializer.append(_dense(sparse))
-    del copy.graph.sparse_initializer[:]
-    return copy
+    for sparse in model.graph.sparse_initializer:
+        model.graph.initializer.append(_dense(sparse))
+    del model.graph.sparse_initializer[:]
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
@@ -72,17 +82,21 @@ def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
 
 def fold_constants(model: onnx.ModelProto) -> gs.Graph:
     """The model's graph, topologically sorted, without arithmetic on constants."""
-    model = _plain_constants(model)
+    working = onnx.ModelProto()
+    working.CopyFrom(model)
+    _plain_constants(working)
+    write_shapes(working)
     for _ in range(FOLDING_ROUNDS):
-        graph = import_graph(infer_shapes(model))
+        graph = import_graph(working)
+        name_batches(graph, model)
         graph.toposort()
         before = len(graph.nodes)
         _fold_once(graph)
         resolve_shapes(graph)
         _fold_once(graph)
-        if len(graph.nodes) == before or not any(node.op == "Shape" for node in graph.nodes):
+        if len(graph.nodes) == before or not any(node.op in AWAITED for node in graph.nodes):
             break
-        model = export_graph(graph, model)
+        working = export_graph(graph, working)
     return graph
 
 
@@ -94,6 +108,6 @@ def _fold_once(graph: gs.Graph) -> None:
         fold_shapes=False,
         recurse_subgraphs=False,
         flatten_subgraphs=False,
-        should_exclude_node=lambda node: node.op in KEPT_OPS,
+        should_exclude_node=_is_kept,
     )
     graph.cleanup()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -11,9 +12,12 @@ import onnx_graphsurgeon as gs
 
 from onnxprune.arrays import IndexArray
 from onnxprune.components import Components
+from onnxprune.concrete import batch_known
+from onnxprune.linear_map import LinearMap
 from onnxprune.model import import_graph
 from onnxprune.network import FROZEN, ChannelGroup, FrozenChannels, Network
 from onnxprune.partition import Cell, merge_balanced, same_axes
+from onnxprune.recurrent_map import RECURRENT_OPS
 from onnxprune.rules import Facts, find_rule
 
 
@@ -25,7 +29,8 @@ def find_groups(model: onnx.ModelProto) -> Network:
     """
     graph = import_graph(model)
     graph.toposort()
-    facts = _walk(graph)
+    with batch_known(graph, model):
+        facts = _walk(graph)
     components = facts.components()
     reasons = dict(components.reasons)
     prunable = _prunable(facts, components, reasons)
@@ -101,7 +106,8 @@ def _network(
     numbers = _Numbers(components, number, total)
     channel_of = {(id(tensor), axis): numbers.of(slots) for tensor, axis, slots in facts.axes()}
     made = {m.name: facts.axis(m.y, m.y_axis) for m in facts.producers}
-    read = {m.name: facts.axis(m.x, m.x_axis) for m in facts.consumers}
+    consumers = _by_weight(facts.consumers)
+    read = {m.name: facts.axis(m.x, m.x_axis) for m in consumers}
     summed = {c.name: facts.axis(c.node.inputs[0], c.a_axis) for c in facts.contractions}
     makers, readers, summers = (
         _maps_by_group({name: components.on(s) for name, s in maps.items()}, group_of, len(cells))
@@ -123,11 +129,19 @@ def _network(
         tuple(groups),
         (*frozen, *_unexplained(graph, set(made))),
         {m.name: m for m in facts.producers},
-        {m.name: m for m in facts.consumers},
+        {m.name: m for m in consumers},
         {c.name: c for c in facts.contractions},
         channel_of,
         numbers.products,
     )
+
+
+def _by_weight(consumers: list[LinearMap]) -> list[LinearMap]:
+    """One map for every weight, those of other nodes that multiply by it as its twins."""
+    sharers: dict[int, list[LinearMap]] = {}
+    for linear_map in consumers:
+        sharers.setdefault(id(linear_map.weight), []).append(linear_map)
+    return [replace(first, twins=tuple(twins)) for first, *twins in sharers.values()]
 
 
 class _Numbers:
@@ -191,7 +205,7 @@ def _unexplained(graph: gs.Graph, known: set[str]) -> Iterator[FrozenChannels]:
             continue
         if find_rule(node) is None:
             reason = f"no channel rule for {node.op} ('{node.name}')"
-        elif node.op in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        elif node.op in ("Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul", *RECURRENT_OPS):
             reason = "its weights are shared or not constant, or a shape is not known"
         else:
             continue

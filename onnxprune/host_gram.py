@@ -59,10 +59,10 @@ def _patch_rows(
 def _channel_rows(
     request: GramRequest, activation: Array, uniforms: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Channel values, shape (parts, rows, features); the first other axis counts samples."""
+    """Channel values, shape (parts, rows, features); the first of the other axes counts samples."""
     spec = request.spec
     own = [axis for axis in (spec.apart, spec.axis) if axis is not None]
-    values = np.moveaxis(activation, own, range(-len(own), 0))
+    values = activation.transpose(*spec.row_axes, *own)
     samples = values.shape[0] if values.ndim > len(own) else 1
     values = values.reshape(samples, -1, request.extent)
     if spec.fold_major:

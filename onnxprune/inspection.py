@@ -87,7 +87,7 @@ class Inspection:
 
     Attributes:
         inputs: the shapes for which MACs are counted; None for an extent that is not known.
-        macs: multiply-accumulates of Conv, Gemm and MatMul.
+        macs: multiply-accumulates of convolutions, Gemm, MatMul and recurrent layers.
         params: floating-point parameters of the model as it was read. Shares are those of its
             canonical form, in which BatchNormalization is folded.
         prunable_macs_share: share of the MACs in layers that make or read channels that can be

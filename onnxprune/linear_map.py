@@ -1,4 +1,7 @@
-"""What Conv, ConvTranspose, Gemm and MatMul are, once: features, weight <-> matrix, bias slot."""
+"""What Conv, ConvTranspose, Gemm and MatMul are, once: features, weight <-> matrix, bias slot.
+
+Recurrent layers are two such maps each: ``recurrent_map``.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,7 @@ class FeatureSpec:
         fold_major: see ``fold``.
         apart: for window None, another axis whose every index has a Gram of its own, as heads
             have; ``parts`` is its extent.
+        samples: for window None, the axis that counts samples; the first other one if it is taken.
     """
 
     tensor: str
@@ -59,6 +63,13 @@ class FeatureSpec:
     fold: int = 1
     fold_major: bool = True
     apart: int | None = None
+    samples: int = 0
+
+    @property
+    def row_axes(self) -> list[int]:
+        """For window None, the axes over which rows are taken, that of the samples first."""
+        others = [axis for axis in range(self.rank) if axis not in (self.axis, self.apart)]
+        return sorted(others, key=lambda axis: axis != self.samples)
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,7 @@ class LinearMap:
     """A node y = W x + b with constant W, whatever operator writes it.
 
     Attributes:
-        node: the node; ``node.inputs[0]`` is x, ``node.inputs[1]`` is W, ``node.outputs[0]`` is y.
+        node: the node; ``node.inputs[0]`` is x and ``node.outputs[0]`` is y.
         x_axis: channel axis of x.
         y_axis: channel axis of y.
         in_axis: axis of W that multiplies x's channels.
@@ -98,6 +109,9 @@ class LinearMap:
             depends on an unknown input size, and for a transposed one.
         upsampling: of a transposed convolution, positions of y per position of x (the product of
             its strides); 0 for all others.
+        weight_input: which input of the node is W.
+        bias_input: which one is b.
+        twins: the maps of other nodes that multiply by the same W; they are refitted together.
     """
 
     node: gs.Node
@@ -108,6 +122,14 @@ class LinearMap:
     groups: int = 1
     window: Window | None = None
     upsampling: int = 0
+    weight_input: int = 1
+    bias_input: int = 2
+    twins: tuple[LinearMap, ...] = ()
+
+    @property
+    def sharers(self) -> tuple[LinearMap, ...]:
+        """All maps with this W, this one first."""
+        return (self, *self.twins)
 
     @property
     def name(self) -> str:
@@ -127,13 +149,13 @@ class LinearMap:
     @property
     def weight(self) -> gs.Constant:
         """The weight tensor W."""
-        return self.node.inputs[1]
+        return self.node.inputs[self.weight_input]
 
     @property
     def bias(self) -> gs.Constant | None:
         """The bias tensor b; None where there is none, and for a MatMul, which has no slot."""
-        present = len(self.node.inputs) > 2 and isinstance(self.node.inputs[2], gs.Constant)
-        return self.node.inputs[2] if present else None
+        given = self.node.inputs[self.bias_input : self.bias_input + 1]
+        return given[0] if given and isinstance(given[0], gs.Constant) else None
 
     @property
     def taps(self) -> int:
@@ -182,6 +204,18 @@ class LinearMap:
         if self.bias is None:
             return np.zeros(self.outputs)
         return np.broadcast_to(self.bias.values.reshape(-1), (self.outputs,)).astype(np.float64)
+
+    def with_bias(self, tensor: Array, bias: Vector) -> Array:
+        """What the bias tensor holds, which may be more than this map's, with another bias."""
+        return np.asarray(bias, tensor.dtype)
+
+    def rows(self) -> Matrix:
+        """The weights that make each channel of y, shape (channels, fan-in), float64."""
+        return np.concatenate(self.matrices())
+
+    def read(self, values: Array) -> list[Array]:
+        """Of an array over the channels of x, what every part of the map reads."""
+        return np.split(values, self.groups)
 
     def slice_inputs(self, weight: Array, keep: list[IndexArray]) -> Array:
         """W reading only the kept entries of x; one sorted keep per part, entries of the part."""

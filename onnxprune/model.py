@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxprune.errors import OnnxPruneError, UnsupportedModelError
+from onnxprune.external import save_external
+from onnxprune.shape_hints import known_count, known_extents, may_have_hints, write_extents
 from onnxprune.stand_ins import with_stand_ins
 
 # graphsurgeon prints advice of its own on stdout, which belongs to the caller's output.
@@ -23,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 NO_NAMES = frozenset({"", "?", "None"})
 """Names of extents that say nothing: two of them need not be equal."""
+HINT_ROUNDS = 16
+"""A computed shape may depend on extents behind an earlier one; so many of them in a row."""
 DROPPED_ATTRIBUTES = frozenset(
     {
         onnx.AttributeProto.GRAPHS,
@@ -34,6 +39,8 @@ DROPPED_ATTRIBUTES = frozenset(
     }
 )
 """Kinds of attributes that graphsurgeon does not import."""
+MAX_SHAPE_ELEMENTS = 1 << 10
+"""Elements up to which an initializer may be a shape, or indices into one."""
 PROTOBUF_LIMIT = 2**31 - 2**20
 """Serialised bytes from which a model has to keep its weights in a file of their own."""
 
@@ -78,35 +85,60 @@ def infer_shapes(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelP
     Raises:
         UnsupportedModelError: with ``strict``, when an operator contradicts its inputs.
     """
-    seen = with_stand_ins(model)
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    write_shapes(result, strict=strict)
+    return result
+
+
+def write_shapes(model: onnx.ModelProto, *, strict: bool = False) -> None:
+    """As ``infer_shapes``, but into the model itself: a copy of one may take gigabytes."""
     try:
-        inferred = _infer(seen, strict=strict)
+        inferred = _infer(with_stand_ins(_without_weights(model)), strict=strict)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         if strict:
             raise UnsupportedModelError(f"shapes cannot be inferred: {error}") from error
         logger.info("shape inference failed, going on without: %s", error)
-        return model
-    if seen is not model:
-        del inferred.graph.node[:]
-        inferred.graph.node.extend(model.graph.node)
-    return inferred
+        return
+    for field in ("value_info", "output"):
+        model.graph.ClearField(field)
+        getattr(model.graph, field).extend(getattr(inferred.graph, field))
 
 
 def _infer(model: onnx.ModelProto, *, strict: bool) -> onnx.ModelProto:
-    if not is_large(model):
-        return onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=True)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        _save_external(model, path, "model.data")
-        onnx.shape_inference.infer_shapes_path(path, strict_mode=strict, data_prop=True)
-        return onnx.load(path)
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=True)
+    for _ in range(HINT_ROUNDS if may_have_hints(inferred) else 0):
+        if not write_extents(inferred, known_extents(import_graph(inferred))):
+            break
+        known = known_count(inferred)
+        inferred = onnx.shape_inference.infer_shapes(inferred, strict_mode=strict, data_prop=True)
+        if known_count(inferred) == known:
+            break  # nothing followed from what was written
+    return inferred
 
 
-def _save_external(model: onnx.ModelProto, path: Path, location: str) -> None:
-    """Save with the weights in a file of their own; saving takes them out of what it saves."""
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with inputs in the place of large initializers.
+
+    Their values say nothing about shapes, and inference would serialise them several times.
+    """
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    onnx.save(copy, path, save_as_external_data=True, location=location)
+    copy.ir_version = model.ir_version
+    copy.opset_import.extend(model.opset_import)
+    copy.functions.extend(model.functions)
+    graph = model.graph
+    copy.graph.name = graph.name
+    for field in ("node", "input", "output", "value_info", "sparse_initializer"):
+        getattr(copy.graph, field).extend(getattr(graph, field))
+    inputs = {value.name for value in graph.input}
+    for tensor in graph.initializer:
+        if math.prod(tensor.dims) <= MAX_SHAPE_ELEMENTS:
+            copy.graph.initializer.append(tensor)
+        elif tensor.name not in inputs:
+            copy.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    return copy
 
 
 def import_graph(model: onnx.ModelProto) -> gs.Graph:
@@ -136,17 +168,18 @@ def export_graph(graph: gs.Graph, like: onnx.ModelProto) -> onnx.ModelProto:
     graphsurgeon drops metadata, doc strings, domain and versions and keeps stale shapes; the
     former are restored here and the latter inferred anew.
     """
-    exported = gs.export_onnx(graph, do_type_check=False)
-    model = onnx.ModelProto()
-    model.CopyFrom(_header(like))
-    model.graph.CopyFrom(exported.graph)
+    model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
+    for field, _ in model.ListFields():
+        if field.name != "graph":
+            model.ClearField(field.name)
+    model.MergeFrom(_header(like))
     _restore_interface(model, like)
     _restore_node_notes(model, like)
     del model.graph.value_info[:]
-    inferred = infer_shapes(model)
-    del inferred.graph.output[:]  # inference writes out extents that the original leaves open
-    inferred.graph.output.extend(like.graph.output)
-    return inferred
+    write_shapes(model)
+    del model.graph.output[:]  # inference writes out extents that the original leaves open
+    model.graph.output.extend(like.graph.output)
+    return model
 
 
 def _header(like: onnx.ModelProto) -> onnx.ModelProto:
@@ -218,7 +251,7 @@ def pending(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
         external = is_large(model)
         with _explained(path):
             if external:
-                _save_external(model, temporary, data)
+                save_external(model, temporary, data)
             else:
                 onnx.save(model, temporary)
         yield temporary

@@ -152,7 +152,7 @@ def _channel_values(writer: _Writer, request: GramRequest, values: str, uniforms
     """Channel values at the sampled positions, shape (samples, points, channels)."""
     spec = request.spec
     last = [axis for axis in (spec.apart, spec.axis) if axis is not None]
-    order = [axis for axis in range(spec.rank) if axis not in last] + last
+    order = [*spec.row_axes, *last]
     if order != sorted(order):
         values = writer.add("Transpose", values, perm=order)
     leading = (0, -1) if spec.rank > len(last) + 1 else (-1, 1)

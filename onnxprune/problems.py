@@ -32,14 +32,14 @@ class ConsumerView:
 
     Attributes:
         linear_map: the consumer.
-        spec: the features its Gram is over.
+        specs: the features its Gram is over, for every node that multiplies by its weights.
         channels: network-wide channel (or FROZEN) of every entry the problems have, all parts.
         stack: taps or positions that became outputs; 1 where nothing was stacked.
         stack_major: whether the stacked index runs fastest along the weight matrix's columns.
     """
 
     linear_map: LinearMap
-    spec: FeatureSpec
+    specs: tuple[FeatureSpec, ...]
     channels: IndexArray
     stack: int = 1
     stack_major: bool = True
@@ -49,14 +49,17 @@ class ConsumerView:
         """The consumer's name."""
         return self.linear_map.name
 
-    def problems(self, fit: Gram, tune: Gram) -> list[LayerProblem]:
-        """One problem for every part of the consumer."""
-        parts = self.linear_map.groups
+    def problems(
+        self, fit: Mapping[FeatureSpec, Gram], tune: Mapping[FeatureSpec, Gram]
+    ) -> list[LayerProblem]:
+        """One problem for every part of the consumer; nodes with the same weights are one."""
         weights = [self._stacked(matrix) for matrix in self.linear_map.matrices()]
+        parts = len(weights)
         biases = np.split(self.linear_map.bias_vector(), parts)
-        channels = np.split(self.channels, parts)
-        window = self.linear_map.window
-        grams, tune_grams = fit.mean(), tune.mean()
+        channels = self.linear_map.read(self.channels)
+        windows = [sharer.window for sharer in self.linear_map.sharers]
+        seen = self._sum(fit)
+        grams, tune_grams = seen.mean(), self._sum(tune).mean()
         if self.linear_map.upsampling > 1:
             grams, tune_grams = _about_zero(grams), _about_zero(tune_grams)
         return [
@@ -67,16 +70,31 @@ class ConsumerView:
                 tune_gram=tune_grams[part],
                 channels=channels[part],
                 taps=weights[part].shape[1] // channels[part].size,
-                rows=fit.rows,
-                zero_padded=self.linear_map.transposed or (window is not None and window.padded),
+                rows=seen.rows,
+                zero_padded=self.linear_map.transposed
+                or any(window is not None and window.padded for window in windows),
             )
             for part in range(parts)
         ]
 
+    def _sum(self, grams: Mapping[FeatureSpec, Gram]) -> Gram:
+        first = grams[self.specs[0]]
+        total = Gram(len(first.sums), first.sums.shape[1] - 1)
+        for spec in self.specs:
+            total.merge(grams[spec])
+        return total
+
     def keep(self, alive: Array) -> list[IndexArray]:
         """The surviving entries of every part's problem, given which channels are alive."""
-        mask = (self.channels == FROZEN) | alive[self.channels]
-        return [np.flatnonzero(part) for part in np.split(mask, self.linear_map.groups)]
+        return [np.flatnonzero(part) for part in self.linear_map.read(self._mask(alive))]
+
+    def is_cut(self, alive: Array) -> bool:
+        """Whether the consumer reads a channel that does not survive."""
+        return not bool(self._mask(alive).all())
+
+    def _mask(self, alive: Array) -> Array:
+        mask: Array = (self.channels == FROZEN) | alive[self.channels]
+        return mask
 
     def kept_inputs(self, alive: Array) -> list[IndexArray]:
         """The surviving entries of the weight's input axis, per part; stacked or not."""
@@ -135,21 +153,21 @@ def consumer_views(
     wanted = {name for group in groups for name in group.consumers}
     views = {}
     for name, linear_map in network.consumers.items():
-        x = linear_map.x
-        channels = network.channels(x, linear_map.x_axis)
+        channels = network.channels(linear_map.x, linear_map.x_axis)
         if name in wanted:
-            spec = linear_map.feature_spec(x.name, len(x.shape))
-            view = ConsumerView(linear_map, spec, channels)
+            specs = [m.feature_spec(m.x.name, len(m.x.shape)) for m in linear_map.sharers]
+            view = ConsumerView(linear_map, tuple(specs), channels)
             features = channels.size // linear_map.groups * linear_map.taps
-            narrow = features <= max_features and (linear_map.taps == 1 or spec.window is not None)
-            views[name] = view if narrow else _stacked_view(view)
+            known = linear_map.taps == 1 or all(spec.window is not None for spec in specs)
+            views[name] = view if features <= max_features and known else _stacked_view(view)
     return views
 
 
 def _stacked_view(view: ConsumerView) -> ConsumerView:
     """The view over plain channels: a convolution's taps, or flattened positions, stacked."""
     if view.linear_map.taps > 1:
-        return replace(view, spec=replace(view.spec, window=None), stack=view.linear_map.taps)
+        plain = tuple(replace(spec, window=None) for spec in view.specs)
+        return replace(view, specs=plain, stack=view.linear_map.taps)
     fold, major = flattened(view.channels)
     if fold == 1:
         return view
@@ -157,7 +175,7 @@ def _stacked_view(view: ConsumerView) -> ConsumerView:
     channels = view.channels.reshape(shape)
     return replace(
         view,
-        spec=replace(view.spec, fold=fold, fold_major=major),
+        specs=tuple(replace(spec, fold=fold, fold_major=major) for spec in view.specs),
         channels=channels[:, 0] if major else channels[0],
         stack=fold,
         stack_major=major,
@@ -185,7 +203,7 @@ def layer_problems(
     tune: Mapping[FeatureSpec, Gram],
 ) -> dict[str, list[LayerProblem]]:
     """Consumer name -> its problems, one per part."""
-    return {name: view.problems(fit[view.spec], tune[view.spec]) for name, view in views.items()}
+    return {name: view.problems(fit, tune) for name, view in views.items()}
 
 
 def group_problem(
@@ -210,7 +228,7 @@ def _made(group: ChannelGroup, network: Network, producer: LinearMap) -> Matrix:
 
     A unit that several rows make (by DepthToSpace, one for each position) has them side by side.
     """
-    rows = np.concatenate(producer.matrices())
+    rows = producer.rows()
     channels = network.seen_by(group, network.channels(producer.y, producer.y_axis))
     order = np.argsort(group.channels)
     place = np.searchsorted(group.channels[order], channels)

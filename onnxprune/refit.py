@@ -34,9 +34,9 @@ def refit(
     arrays, solutions = {}, {}
     for name in shown(views, "recovering weights", progress=progress):
         view = views[name]
-        keep = view.keep(alive)
-        if sum(part.size for part in keep) == view.channels.size:
+        if not view.is_cut(alive):
             continue
+        keep = view.keep(alive)
         solved = [
             recovery.solve(layer, part) for layer, part in zip(layers[name], keep, strict=True)
         ]

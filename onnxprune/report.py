@@ -18,7 +18,8 @@ class Footprint:
 
     Attributes:
         params: floating-point parameters.
-        macs: multiply-accumulates of Conv, Gemm and MatMul for one sample.
+        macs: multiply-accumulates of convolutions, Gemm, MatMul and recurrent layers for one
+            sample.
         bytes: size of the file.
         latency: measured, interleaved with the other model; None where it was not.
     """

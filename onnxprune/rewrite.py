@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxprune.arrays import Array, IndexArray
+from onnxprune.arrays import Array, IndexArray, Vector
 from onnxprune.canonical import canonicalise
 from onnxprune.errors import PlanMismatchError
 from onnxprune.groups import find_groups
@@ -120,7 +120,7 @@ class Cut:
     def inputs(self, linear_map: LinearMap) -> list[IndexArray]:
         """The entries of its part that every part of a linear map keeps reading."""
         mask = self.mask(linear_map.x, linear_map.x_axis)
-        return [np.flatnonzero(part) for part in np.split(mask, linear_map.groups)]
+        return [np.flatnonzero(part) for part in linear_map.read(mask)]
 
     def outputs(self, linear_map: LinearMap) -> list[IndexArray]:
         """The channels of its part that every part of a linear map keeps making."""
@@ -139,11 +139,12 @@ def _write_recovered(network: Network, cut: Cut, weights: Weights) -> set[tuple[
         if name in weights.arrays:
             weight, bias = weights.arrays[name]
             _check_shape(linear_map, weight, bias, keep)
-            if linear_map.bias is not None:
-                add_bias(network.graph, linear_map, bias)
-            elif bias.any():  # a new constant, which _slice_constants knows nothing of
-                outputs = cut.entries(linear_map.y, linear_map.y_axis)
-                add_bias(network.graph, linear_map, bias[outputs])
+            for sharer, own in sharers_biases(linear_map, bias):
+                if sharer.bias is not None:
+                    add_bias(network.graph, sharer, own)
+                elif own.any():  # a new constant, which _slice_constants knows nothing of
+                    outputs = cut.entries(sharer.y, sharer.y_axis)
+                    add_bias(network.graph, sharer, own[outputs])
             linear_map.weight.values = weight.astype(linear_map.weight.dtype)
         elif linear_map.groups > 1 and cut.is_cut(linear_map.x, linear_map.x_axis):
             linear_map.weight.values = linear_map.slice_inputs(linear_map.weight.values, keep)
@@ -175,14 +176,23 @@ def _check_shape(linear_map: LinearMap, weight: Array, bias: Array, keep: list[I
         )
 
 
+def sharers_biases(linear_map: LinearMap, bias: Vector) -> list[tuple[LinearMap, Vector]]:
+    """The bias of every map with this weight when that of the first becomes ``bias``.
+
+    What the weights take over from channels that are gone is the same for all.
+    """
+    change = bias - linear_map.bias_vector()
+    twins = [(twin, twin.bias_vector() + change) for twin in linear_map.twins]
+    return [(linear_map, bias), *twins]
+
+
 def add_bias(graph: gs.Graph, linear_map: LinearMap, bias: Array) -> gs.Constant:
     """Write a bias of shape (outputs,): into its slot, a new slot, or an Add after a MatMul."""
     node = linear_map.node
-    values = np.asarray(bias, linear_map.weight.dtype)
     if linear_map.bias is not None:
-        linear_map.bias.values = values
+        linear_map.bias.values = linear_map.with_bias(linear_map.bias.values, bias)
         return linear_map.bias
-    constant = _bias_constant(graph, node, values)
+    constant = _bias_constant(graph, node, np.asarray(bias, linear_map.weight.dtype))
     if node.op == "MatMul":
         _insert_add(graph, node, constant)
     else:

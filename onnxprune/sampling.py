@@ -86,12 +86,8 @@ def window_extents(window: Window, padded: tuple[int, ...]) -> tuple[int, ...]:
 
 def total_positions(spec: FeatureSpec, shape: tuple[int | None, ...]) -> int | None:
     """Positions of one sample, or None where the activation's shape leaves them open."""
-    others: tuple[int | None, ...]
-    if spec.window is None:
-        own = (spec.axis, spec.apart)
-        others = tuple(n for axis, n in enumerate(shape) if axis not in own)[1:]
-    else:
-        others = shape[2:]
+    rows = spec.row_axes[1:] if spec.window is None else range(2, len(shape))
+    others = tuple(shape[axis] for axis in rows)
     known = tuple(n for n in others if n is not None)
     if len(known) < len(others):
         return None

@@ -13,11 +13,24 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-DEPTH_LIMIT = 32
+DEPTH_LIMIT = 64
 """Nodes a chain of shape arithmetic may have before it is given up."""
+LENGTH_LIMIT = 64
+"""Elements a vector may have to be taken for a shape."""
+WHOLE = frozenset({np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.bool_)})
+"""Types of shapes and of the masks that choose between them."""
+
+Symbol = int | str | tuple[int, int]
+"""An extent: a number, a name, or the tensor and axis it is the unknown extent of."""
 
 
-@dataclass(frozen=True)
+def symbol(tensor: gs.Tensor, axis: int) -> Symbol:
+    """What stands for an extent; equal symbols are equal extents."""
+    extent = _extent(tensor, axis)
+    return (id(tensor), axis) if extent is None else extent
+
+
+@dataclass(frozen=True, eq=False)
 class Extent:
     """The unknown extent of one axis of a tensor."""
 
@@ -26,74 +39,39 @@ class Extent:
 
     def equals(self, tensor: gs.Tensor, axis: int) -> bool:
         """Whether the extent is certainly that of this axis."""
-        if self.tensor is tensor and self.axis == axis:
-            return True
-        own, other = self.tensor.shape[self.axis], _extent(tensor, axis)
-        return isinstance(own, str) and bool(own) and own == other
+        return symbol(self.tensor, self.axis) == symbol(tensor, axis)
 
 
-Element = int | Extent
+Element = int | Extent | None
+"""None is a number that depends on more than one extent, or on data."""
 Elements = list[Element]
 
 
-def resolve_shapes(graph: gs.Graph) -> None:
-    """Replace shape arithmetic by constants, as far as extents are known numbers.
-
-    Reshape also takes 0 for an extent it copies, and -1 for one that is unknown.
-    """
-    outputs = {id(tensor) for tensor in graph.outputs}
-    for node in list(graph.nodes):
-        if node.op in _READERS and id(node.outputs[0]) not in outputs:
-            _write_numbers(node)
-        elif node.op == "Reshape" and len(node.inputs) > 1:
-            _plain_reshape(node)
-
-
-def _write_numbers(node: gs.Node) -> None:
-    """Make the output of shape arithmetic a constant if all its elements are numbers."""
-    y = node.outputs[0]
-    if y.shape is None or len(y.shape) > 1 or y.dtype != np.int64:
-        return
-    elements = elements_of(y)
-    if elements is None or any(isinstance(element, Extent) for element in elements):
-        return
-    shape = [len(elements)] if len(y.shape) else []
-    y.to_constant(np.array(elements, np.int64).reshape(shape))
-    node.outputs.clear()
-
-
-def _plain_reshape(node: gs.Node) -> None:
-    """Write the new shape of a Reshape as a constant where its elements are understood."""
-    x, shape = node.inputs[0], node.inputs[1]
-    if isinstance(shape, gs.Constant) or node.attrs.get("allowzero", 0):
-        return
-    elements = elements_of(shape)
-    if elements is None:
-        return
-    values: list[int] = []
-    for axis, element in enumerate(elements):
-        if isinstance(element, int):
-            values.append(element)
-        elif element.equals(x, axis):
-            values.append(0)
-        elif -1 in elements or -1 in values:
-            return
-        else:
-            values.append(-1)
-    node.inputs[1] = gs.Constant(f"{shape.name}/{node.outputs[0].name}", np.array(values, np.int64))
-
-
 def elements_of(tensor: gs.Tensor, depth: int = 0) -> Elements | None:
-    """The elements of an integer vector or scalar; None where they are not understood."""
+    """The elements of an integer vector or scalar; None where not even their number is known."""
     if isinstance(tensor, gs.Constant):
-        if len(tensor.shape) > 1 or tensor.dtype not in (np.int32, np.int64):
+        if len(tensor.shape) > 1 or tensor.dtype not in WHOLE or tensor.values.size > LENGTH_LIMIT:
             return None
         return [int(value) for value in tensor.values.reshape(-1)]
-    if len(tensor.inputs) != 1 or depth > DEPTH_LIMIT:
+    elements = None
+    if len(tensor.inputs) == 1 and depth < DEPTH_LIMIT and tensor.inputs[0].op in _READERS:
+        elements = _READERS[tensor.inputs[0].op](tensor.inputs[0], depth + 1)
+    return _opaque(tensor) if elements is None else elements
+
+
+def _opaque(tensor: gs.Tensor) -> Elements | None:
+    """As many unknown numbers as a vector is known to have."""
+    if tensor.shape is None or len(tensor.shape) > 1:
         return None
-    node = tensor.inputs[0]
-    reader = _READERS.get(node.op)
-    return reader(node, depth + 1) if reader is not None else None
+    length = tensor.shape[0] if len(tensor.shape) else 1
+    return [None] * length if isinstance(length, int) and length <= LENGTH_LIMIT else None
+
+
+def numbers_of(tensor: gs.Tensor, depth: int = 0) -> list[int] | None:
+    """The elements, if all of them are known numbers."""
+    elements = elements_of(tensor, depth)
+    numbers = [element for element in elements or [] if isinstance(element, int)]
+    return None if elements is None or len(numbers) != len(elements) else numbers
 
 
 def _shape(node: gs.Node, _: int) -> Elements | None:
@@ -108,33 +86,45 @@ def _shape(node: gs.Node, _: int) -> Elements | None:
     ]
 
 
-def _gather(node: gs.Node, depth: int) -> Elements | None:
-    source, picked = elements_of(node.inputs[0], depth), elements_of(node.inputs[1], depth)
-    if source is None or picked is None or node.attrs.get("axis", 0) != 0:
-        return None
-    places = [p for p in picked if isinstance(p, int) and -len(source) <= p < len(source)]
-    return [source[p] for p in places] if len(places) == len(picked) else None
+def _extent(tensor: gs.Tensor, axis: int) -> int | str | None:
+    known = tensor.shape is not None and axis < len(tensor.shape)
+    extent: int | str | None = tensor.shape[axis] if known else None
+    return extent
 
 
-def _slice(node: gs.Node, depth: int) -> Elements | None:
+def _picked(node: gs.Node, depth: int) -> Elements | None:
+    """Gather and Slice."""
     source = elements_of(node.inputs[0], depth)
-    if source is None:
+    places = None if source is None else picked_places(node, len(source), depth)
+    return None if source is None or places is None else [source[place] for place in places]
+
+
+def picked_places(node: gs.Node, length: int, depth: int = 0) -> list[int] | None:
+    """Which places of a vector a Gather or a Slice picks; None where that is not known."""
+    if node.op == "Slice":
+        bounds = _bounds(node, depth)
+        return None if bounds is None else list(range(length)[bounds])
+    places = numbers_of(node.inputs[1], depth)
+    if places is None or node.attrs.get("axis", 0) not in (0, -1):
         return None
+    inside = all(-length <= place < length for place in places)
+    return [place % length for place in places] if inside else None
+
+
+def _bounds(node: gs.Node, depth: int) -> slice | None:
+    """Start, end and step of a Slice of a vector."""
     if "starts" in node.attrs:
-        bounds = [node.attrs["starts"][0], node.attrs["ends"][0]]
-    else:
-        given = [elements_of(tensor, depth) for tensor in node.inputs[1:]]
-        bounds = [piece[0] if piece else None for piece in given]
-        bounds = bounds[:2] + bounds[3:]  # the axis can only be 0
-    if not all(isinstance(bound, int) for bound in bounds):
-        return None
-    return source[slice(*bounds)]
+        return slice(node.attrs["starts"][0], node.attrs["ends"][0])
+    given = [numbers_of(tensor, depth) for tensor in node.inputs[1:] if not tensor.is_empty()]
+    bounds = [piece[0] for piece in given if piece]
+    # The third of them is the axis, which can only be 0.
+    return slice(*bounds[:2], *bounds[3:]) if len(bounds) == len(given) else None
 
 
 def _concat(node: gs.Node, depth: int) -> Elements | None:
-    pieces = [elements_of(tensor, depth) for tensor in node.inputs]
     joined: Elements = []
-    for piece in pieces:
+    for tensor in node.inputs:
+        piece = elements_of(tensor, depth)
         if piece is None:
             return None
         joined += piece
@@ -146,18 +136,157 @@ def _same(node: gs.Node, depth: int) -> Elements | None:
     return elements_of(node.inputs[0], depth)
 
 
-def _extent(tensor: gs.Tensor, axis: int) -> int | str | None:
-    known = tensor.shape is not None and axis < len(tensor.shape)
-    extent: int | str | None = tensor.shape[axis] if known else None
-    return extent
+def _cast(node: gs.Node, depth: int) -> Elements | None:
+    x, y = node.inputs[0], node.outputs[0]
+    exact = x.dtype in WHOLE and y.dtype in (np.int32, np.int64)
+    return elements_of(x, depth) if exact else None
+
+
+def _reshape(node: gs.Node, depth: int) -> Elements | None:
+    """A vector or scalar stays what it is when it becomes a vector again."""
+    shape = numbers_of(node.inputs[1], depth) if len(node.inputs) > 1 else None
+    return elements_of(node.inputs[0], depth) if shape is not None and len(shape) < 2 else None
+
+
+def _aligned(node: gs.Node, depth: int) -> list[Elements] | None:
+    """The elements of all inputs, a single one repeated; None where they do not fit."""
+    rows = [elements_of(tensor, depth) for tensor in node.inputs]
+    known = [row for row in rows if row is not None]
+    length = max((len(row) for row in known), default=0)
+    if len(known) < len(rows) or any(len(row) not in (1, length) for row in known):
+        return None
+    return [row * length if len(row) == 1 else row for row in known]
+
+
+def _pairwise(work: Callable[[Element, Element], Element]) -> Callable[..., Elements | None]:
+    """The reader of an operator with two inputs that works on pairs of elements."""
+
+    def reader(node: gs.Node, depth: int) -> Elements | None:
+        rows = _aligned(node, depth)
+        if rows is None or len(rows) != 2:
+            return None
+        return [work(a, b) for a, b in zip(*rows, strict=True)]
+
+    return reader
+
+
+def _add(a: Element, b: Element) -> Element:
+    if isinstance(a, int) and isinstance(b, int):
+        return a + b
+    return b if a == 0 else a if b == 0 else None
+
+
+def _sub(a: Element, b: Element) -> Element:
+    if isinstance(a, int) and isinstance(b, int):
+        return a - b
+    return a if b == 0 else None
+
+
+def _mul(a: Element, b: Element) -> Element:
+    if isinstance(a, int) and isinstance(b, int):
+        return a * b
+    return 0 if 0 in (a, b) else b if a == 1 else a if b == 1 else None
+
+
+def _div(a: Element, b: Element) -> Element:
+    if isinstance(a, int) and isinstance(b, int) and b != 0:
+        return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)  # towards zero
+    return a if b == 1 else None
+
+
+def _equal(a: Element, b: Element) -> Element:
+    if isinstance(a, int) and isinstance(b, int):
+        return int(a == b)
+    for extent, other in ((a, b), (b, a)):
+        if isinstance(extent, Extent) and isinstance(other, int) and other < 0:
+            return 0
+    return None
+
+
+def _extreme(choose: Callable[[list[int]], int]) -> Callable[..., Elements | None]:
+    """The reader of Max or Min, of any number of inputs."""
+
+    def reader(node: gs.Node, depth: int) -> Elements | None:
+        rows = _aligned(node, depth)
+        if rows is None:
+            return None
+        columns = list(zip(*rows, strict=True))
+        numbers = [[e for e in column if isinstance(e, int)] for column in columns]
+        return [
+            choose(known) if len(known) == len(column) else None
+            for known, column in zip(numbers, columns, strict=True)
+        ]
+
+    return reader
+
+
+def _where(node: gs.Node, depth: int) -> Elements | None:
+    rows = _aligned(node, depth)
+    if rows is None:
+        return None
+    return [
+        (a if mask else b) if isinstance(mask, int) else None
+        for mask, a, b in zip(*rows, strict=True)
+    ]
+
+
+def _constant_of_shape(node: gs.Node, depth: int) -> Elements | None:
+    value, length = node.attrs.get("value"), numbers_of(node.inputs[0], depth)
+    if value is None or value.dtype not in WHOLE or length is None or len(length) > 1:
+        return None
+    return [int(value.values.reshape(-1)[0])] * sum(length or [1])
+
+
+def _expand(node: gs.Node, depth: int) -> Elements | None:
+    source, length = elements_of(node.inputs[0], depth), numbers_of(node.inputs[1], depth)
+    if source is None or length is None or len(length) != 1:
+        return None
+    return source * length[0] if len(source) == 1 else source
+
+
+def _multiplied(elements: Elements) -> Element:
+    product: Element = 1
+    for element in elements:
+        product = _mul(product, element)
+    return product
+
+
+def _product(node: gs.Node, depth: int) -> Elements | None:
+    source = elements_of(node.inputs[0], depth)
+    return None if source is None else [_multiplied(source)]
+
+
+def _size(node: gs.Node, depth: int) -> Elements | None:
+    extents = _shape(node, depth)
+    return None if extents is None else [_multiplied(extents)]
 
 
 _READERS: dict[str, Callable[[gs.Node, int], Elements | None]] = {
+    "Add": _pairwise(_add),
+    "Cast": _cast,
     "Concat": _concat,
-    "Gather": _gather,
+    "ConstantOfShape": _constant_of_shape,
+    "Div": _pairwise(_div),
+    "Equal": _pairwise(_equal),
+    "Expand": _expand,
+    "Gather": _picked,
     "Identity": _same,
+    "Max": _extreme(max),
+    "Min": _extreme(min),
+    "Mul": _pairwise(_mul),
+    "ReduceProd": _product,
+    "Reshape": _reshape,
     "Shape": _shape,
-    "Slice": _slice,
+    "Size": _size,
+    "Slice": _picked,
     "Squeeze": _same,
+    "Sub": _pairwise(_sub),
     "Unsqueeze": _same,
+    "Where": _where,
 }
+"""What each operator does to the elements of vectors and scalars."""
+
+
+def reads_shapes(node: gs.Node) -> bool:
+    """Whether a node may be part of shape arithmetic."""
+    return node.op in _READERS

@@ -108,7 +108,7 @@ def study(
     network, groups = scope.network, scope.groups
     views, contractions = consumer_views(network, groups), contraction_views(network, groups)
     specs = [spec for view in contractions.values() for spec in view.specs]
-    specs += [view.spec for view in views.values()]
+    specs += [spec for view in views.values() for spec in view.specs]
     grams = observe(canonical, specs, samples, split, options, executor)
     layers = layer_problems(views, *grams)
     layers |= {name: [view.problem(*grams)] for name, view in contractions.items()}

@@ -9,7 +9,8 @@ import onnx
 
 from onnxprune.calibration.input_spec import format_shape
 from onnxprune.canonical import canonicalise
-from onnxprune.cost import AxisCounter, CostModel, cost_model, is_parameter, parameter_count
+from onnxprune.cost import CostModel, cost_model, is_parameter, parameter_count
+from onnxprune.counts import AxisCounter
 from onnxprune.extents import Extents, input_extents
 from onnxprune.groups import find_groups
 from onnxprune.inspection import FrozenRow, GroupRow, Inspection, few, heaviest_first

@@ -16,12 +16,12 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxprune.arrays import Array, Feed
+from onnxprune.arrays import Array, Feed, Vector
 from onnxprune.comparison import OutputDistance, distances, is_numeric
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.executor import Executor
 from onnxprune.groups import find_groups
-from onnxprune.linear_map import Contraction
+from onnxprune.linear_map import Contraction, LinearMap
 from onnxprune.model import export_graph
 from onnxprune.rewrite import add_bias
 from onnxprune.runtime import Provider, Session
@@ -31,10 +31,16 @@ NO_MASKS: Mapping[str, Array] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class _Slot:
-    """The graph inputs that take a consumer's weight and bias."""
+    """The graph inputs that take a consumer's weight and biases.
+
+    Attributes:
+        weight: the weight's.
+        biases: for every node with that weight its map, the input, and by how much its bias differs
+            from that of the first.
+    """
 
     weight: str
-    bias: str
+    biases: tuple[tuple[LinearMap, str, Vector], ...]
 
 
 class TrialNetwork:
@@ -101,7 +107,8 @@ class TrialNetwork:
         for name, (weight, bias) in replaced.items():
             slot = self._slots[name]
             weights[slot.weight] = weight
-            weights[slot.bias] = bias.astype(weights[slot.bias].dtype)
+            for sharer, place, offset in slot.biases:
+                weights[place] = sharer.with_bias(weights[place], bias + offset)
         return self._session.run({**feed, **weights}, self._names)
 
 
@@ -118,19 +125,25 @@ def _with_weights_as_inputs(
 ) -> tuple[onnx.ModelProto, dict[str, _Slot], dict[str, str], dict[str, Array]]:
     """The model with weights, biases and masks as inputs, their names, and the values they had."""
     network = find_groups(canonical)
-    slots, masks, constants = {}, {}, []
+    slots, masks = {}, {}
+    constants: dict[str, gs.Constant] = {}
     for name, linear_map in network.consumers.items():
-        weight = linear_map.weight
-        bias = add_bias(network.graph, linear_map, linear_map.bias_vector())
-        slots[name] = _Slot(weight.name, bias.name)
-        constants += [weight, bias]
+        weight, first = linear_map.weight, linear_map.bias_vector()
+        constants[weight.name] = weight
+        biases = []
+        for sharer in linear_map.sharers:
+            own = sharer.bias_vector()
+            bias = add_bias(network.graph, sharer, own)
+            constants[bias.name] = bias
+            biases.append((sharer, bias.name, own - first))
+        slots[name] = _Slot(weight.name, tuple(biases))
     for name, contraction in network.contractions.items():
         if network.channels(contraction.node.inputs[0], contraction.a_axis).size:
             mask = _insert_mask(network.graph, contraction)
             masks[name] = mask.name
-            constants.append(mask)
-    values = {constant.name: np.ascontiguousarray(constant.values) for constant in constants}
-    inputs = [_promote(constant) for constant in constants]
+            constants[mask.name] = mask
+    values = {name: np.ascontiguousarray(constant.values) for name, constant in constants.items()}
+    inputs = [_promote(constant) for constant in constants.values()]
     model = export_graph(network.graph, canonical)
     model.graph.input.extend(inputs)
     return model, slots, masks, values
@@ -149,11 +162,11 @@ def _insert_mask(graph: gs.Graph, contraction: Contraction) -> gs.Constant:
 
 
 def _promote(constant: gs.Constant) -> onnx.ValueInfoProto:
-    """Let the one reader of a constant read a graph input of the same name instead."""
+    """Let the readers of a constant read a graph input of the same name instead."""
     values = constant.values
     variable = gs.Variable(constant.name, dtype=values.dtype, shape=values.shape)
-    reader = constant.outputs[0]
-    place = next(i for i, tensor in enumerate(reader.inputs) if tensor is constant)
-    reader.inputs[place] = variable
+    for reader in list(constant.outputs):
+        place = next(i for i, tensor in enumerate(reader.inputs) if tensor is constant)
+        reader.inputs[place] = variable
     kind = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
     return onnx.helper.make_tensor_value_info(constant.name, kind, values.shape)

@@ -136,4 +136,17 @@ MICRO_MODELS |= {
         inputs="float[1,7,8] x",
         outputs="float[1,7,8] y",
     ),
+    "attention, heads in a batch of any size": attention(
+        """
+        z0 = Transpose <perm=[1,0,2]> (x)
+        q = MatMul (z0, wq) k = MatMul (z0, wk) v = MatMul (z0, wv)
+        q3 = Reshape (q, three) qh = Transpose <perm=[1,0,2]> (q3)
+        k3 = Reshape (k, three) kt = Transpose <perm=[1,2,0]> (k3)
+        v3 = Reshape (v, three) vh = Transpose <perm=[1,0,2]> (v3)
+        s = MatMul (qh, kt) p = Softmax <axis=-1> (s) h = MatMul (p, vh)
+        t = Transpose <perm=[1,0,2]> (h) m = Reshape (t, joined) z = MatMul (m, wo)
+        y = Transpose <perm=[1,0,2]> (z)
+        """,
+        {"three": ints(7, -1, 6), "joined": ints(7, -1, 24)},
+    ),
 }

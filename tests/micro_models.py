@@ -899,3 +899,10 @@ MICRO_MODELS |= {
         " f = Cast <to=1> (a) h = ReduceMax <axes=[2], keepdims=0> (f)"
     ),
 }
+
+import micro_attention  # noqa: E402, F401  (registers its models)
+import micro_contrib  # noqa: E402, F401  (registers its models)
+import micro_graphs  # noqa: E402, F401  (registers its models)
+import micro_grids  # noqa: E402, F401  (registers its models)
+import micro_recurrent  # noqa: E402, F401  (registers its models)
+import micro_tied  # noqa: E402, F401  (registers its models)

@@ -27,6 +27,7 @@ Array = np.ndarray
 Recovered = dict[str, tuple[Array, Array]]
 
 EPS = float(np.finfo(np.float32).eps)
+RECURRENT_OPS = ("GRU", "LSTM", "RNN")
 
 
 def tolerance(network: Network) -> float:
@@ -94,7 +95,7 @@ def random_keeps(
 
 def input_masks(network: Network, linear_map: LinearMap, alive: Array) -> list[Array]:
     """For every part of a consumer, which entries of its input survive."""
-    channels = network.channels(linear_map.node.inputs[0], linear_map.x_axis)
+    channels = network.channels(linear_map.x, linear_map.x_axis)
     if not channels.size:  # unknown extent: cannot be cut
         parts = linear_map.groups if part_axis(linear_map) != linear_map.in_axis else 1
         extent = linear_map.weight.shape[linear_map.in_axis] * parts
@@ -130,7 +131,11 @@ def scattered(subject: Subject, alive: Array, recovered: Recovered) -> onnx.Mode
             np.moveaxis(block, linear_map.in_axis, 0)[mask] = np.moveaxis(
                 values, linear_map.in_axis, 0
             )
-        full[name] = (np.concatenate(blocks, axis=part_axis(linear_map)), bias)
+        whole = np.concatenate(blocks, axis=part_axis(linear_map))
+        full[name] = (whole, bias)
+        for twin in linear_map.twins:  # the same weights, and the same change of its own bias
+            change = bias - linear_map.bias_vector()
+            full[twin.name] = (whole, (twin.bias_vector() + change).astype(bias.dtype))
     return _with_weights(subject, full, alive)
 
 
@@ -142,7 +147,7 @@ def random_recovery(subject: Subject, alive: Array, rng: np.random.Generator) ->
         if all(mask.all() for mask in masks):
             continue
         shape = list(linear_map.weight.shape)
-        outputs = shape[linear_map.out_axis]
+        outputs = shape[linear_map.out_axis] * (shape[0] if recurrent(linear_map) else 1)
         shape[linear_map.in_axis] = int(masks[0].sum())
         if part_axis(linear_map) == linear_map.in_axis:
             outputs *= linear_map.groups
@@ -152,6 +157,11 @@ def random_recovery(subject: Subject, alive: Array, rng: np.random.Generator) ->
         dtype = linear_map.weight.values.dtype
         recovered[name] = (weight.astype(dtype), bias.astype(dtype))
     return recovered
+
+
+def recurrent(linear_map: LinearMap) -> bool:
+    """Whether axis 0 of the weights are the directions of a recurrent layer."""
+    return linear_map.node.op in RECURRENT_OPS
 
 
 def part_axis(linear_map: LinearMap) -> int:
@@ -184,6 +194,10 @@ def _with_weights(
     extra: list[tuple[str, Array]] = []
     nodes = []
     for node in model.graph.node:
+        if node.op_type in RECURRENT_OPS:
+            _with_recurrent_weights(subject, initializers, node, weights, alive)
+            nodes.append(node)
+            continue
         if node.name in subject.network.contractions:
             name, mask = f"oracle mask of {node.name}", summed_mask(subject.network, node, alive)
             extra.append((name, mask))
@@ -214,6 +228,30 @@ def _with_weights(
             helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, v.shape) for n, v in extra
         )
     return model
+
+
+def _with_recurrent_weights(
+    subject: Subject,
+    initializers: Mapping[str, onnx.TensorProto],
+    node: onnx.NodeProto,
+    weights: Mapping[str, tuple[Array, Array | None]],
+    alive: Array,
+) -> None:
+    """Write W, R and their halves of B; R reads the units whether or not it can be refitted."""
+    values = {name: numpy_helper.to_array(t) for name, t in initializers.items()}
+    layer = next(n for n in subject.network.graph.nodes if n.name == node.name)
+    units = subject.network.channels(layer.outputs[0], 3)
+    recurrence = values[node.input[2]].copy()
+    recurrence[..., [c != FROZEN and not alive[c] for c in units]] = 0
+    maps = {1: (node.name, values[node.input[1]]), 2: (f"{node.name}/recurrence", recurrence)}
+    biases = values[node.input[3]].copy()
+    rows = recurrence.shape[1]
+    for place, (name, unchanged) in maps.items():
+        weight, bias = weights.get(name, (unchanged, None))
+        if bias is not None:
+            biases[:, (place - 1) * rows : place * rows] = bias.reshape(-1, rows)
+        initializers[node.input[place]].CopyFrom(numpy_helper.from_array(weight, node.input[place]))
+    initializers[node.input[3]].CopyFrom(numpy_helper.from_array(biases, node.input[3]))
 
 
 def summed_mask(network: Network, node: onnx.NodeProto, alive: Array) -> Array:

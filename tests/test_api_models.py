@@ -30,7 +30,7 @@ def test_samples_that_do_not_fit_are_refused():
         ),
         (
             build("y = Relu (x)", {}, inputs="float[N,5] x", outputs="float[N,5] y"),
-            "it has no Conv, ConvTranspose, Gemm or MatMul",
+            "it has no Conv, ConvTranspose, Gemm, MatMul or recurrent layer",
         ),
     ],
 )

@@ -21,7 +21,8 @@ from micro_models import (
 from onnx import helper, numpy_helper, parser
 from oracles import EPS, Subject, distance, outputs_match, random_feed, run, tolerance
 
-from onnxprune.canonical import canonicalise, concrete, onnx_opset
+from onnxprune.canonical import canonicalise, onnx_opset
+from onnxprune.concrete import concrete
 from onnxprune.errors import UnsupportedModelError
 
 FOLDED = 64 * EPS

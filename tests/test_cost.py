@@ -11,7 +11,8 @@ from micro_models import CONV_IN, CONV_OUT, CONVS, MICRO_MODELS, build
 from oracles import Subject, random_keeps
 
 from onnxprune.canonical import canonicalise
-from onnxprune.cost import Count, Multilinear, cost_model, parameter_count, tensor_shapes
+from onnxprune.cost import Multilinear, cost_model, parameter_count, tensor_shapes
+from onnxprune.counts import Count
 from onnxprune.groups import find_groups
 from onnxprune.model import infer_shapes
 from onnxprune.rewrite import apply
@@ -49,12 +50,20 @@ def recount(model: onnx.ModelProto) -> tuple[int, int]:
     weights = {t.name: list(t.dims) for t in fixed.graph.initializer}
     macs = 0
     for node in fixed.graph.node:
-        if node.op_type == "Conv":
+        if node.op_type in ("Conv", "DeformConv"):
             # One multiplication per output element and weight of its filter.
             macs += int(np.prod(shapes[node.output[0]]) * np.prod(weights[node.input[1]][1:]))
         elif node.op_type == "ConvTranspose":
             # One multiplication per input element and weight that spreads it.
             macs += int(np.prod(shapes[node.input[0]]) * np.prod(weights[node.input[1]][1:]))
+        elif node.op_type in ("GRU", "LSTM", "RNN"):
+            # At every step one multiplication per weight of all gates and directions.
+            steps = shapes[node.input[0]][:2]
+            macs += int(np.prod(steps)) * sum(int(np.prod(weights[n])) for n in node.input[1:3])
+        elif node.op_type in ("Attention", "MultiHeadAttention"):
+            pairs = shapes[node.input[1]][-2]  # every query meets every key, and every value
+            elements = np.prod(shapes[node.input[0]]) + np.prod(shapes[node.output[0]])
+            macs += int(elements) * pairs
         elif node.op_type == "MatMul" and node.input[1] not in weights:
             macs += int(np.prod(shapes[node.output[0]])) * shapes[node.input[0]][-1]
         elif node.op_type in ("Gemm", "MatMul"):

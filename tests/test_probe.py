@@ -126,6 +126,11 @@ CHANNEL_SPECS = {
     "channel mix, parts": (FeatureSpec("y", 4, 1, parts=4), (3, 12, 5, 2)),
     "heads apart": (FeatureSpec("y", 4, 3, parts=2, apart=1), (3, 2, 7, 6)),
     "heads apart, transposed": (FeatureSpec("y", 4, 2, parts=2, apart=1), (3, 2, 6, 7)),
+    "steps before samples": (FeatureSpec("y", 3, 2, samples=1), (7, 3, 12)),
+    "steps, directions, samples": (
+        FeatureSpec("y", 4, 3, parts=2, apart=1, samples=2),
+        (7, 2, 3, 6),
+    ),
     "fold major": (FeatureSpec("y", 2, 1, fold=4), (5, 12)),
     "fold minor": (FeatureSpec("y", 2, 1, fold=4, fold_major=False), (5, 12)),
     "fold major rank 3": (FeatureSpec("y", 3, 2, fold=4), (5, 2, 12)),

@@ -102,7 +102,7 @@ def problems_of(
     batches = Batches(samples, np.arange(count), 32)
     grams = collect(
         canonicalise(model),
-        [view.spec for view in views.values()],
+        [spec for view in views.values() for spec in view.specs],
         batches,
         samples=count,
         executor=QUIET,
@@ -233,7 +233,7 @@ def test_stacked_and_whole_solutions_of_a_redundant_layer_agree(model):
 def test_transposed_convolutions_are_always_stacked():
     for name, outputs in (("ConvTranspose", 6), ("ConvTranspose grouped", 3)):
         (view,) = views_of(MODELS[name]).values()
-        assert (view.stack, view.spec.window, view.linear_map.taps) == (4, None, 4)
+        assert (view.stack, view.specs[0].window, view.linear_map.taps) == (4, None, 4)
         problems = problems_of(MODELS[name], {view.name: view}, 4)[view.name]
         assert all(problem.weight.shape[0] == outputs * 4 for problem in problems)
         assert all(problem.zero_padded for problem in problems)
@@ -342,7 +342,7 @@ def test_a_window_of_unknown_place_is_stacked_too():
     (name,) = network.groups[0].consumers
     network.consumers[name] = replace(network.consumers[name], window=None)
     view = consumer_views(network, network.groups)[name]
-    assert (view.stack, view.spec.window) == (9, None)
+    assert (view.stack, view.specs[0].window) == (9, None)
 
 
 def branches() -> Network:

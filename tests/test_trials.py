@@ -40,6 +40,7 @@ MODELS = {
     ),
     "Gemm": perceptron(),
     "MatMul without bias": perceptron(nodes="a = MatMul (x, w1) h = Relu(a) y = MatMul (h, w2)"),
+    "recurrent": MICRO_MODELS["LSTM, two bidirectional layers, samples first"](),
     "initializers as inputs": build(
         "a = Gemm (x, w1) h = Relu(a) y = Gemm (h, w2)",
         {"w1": (6, 10), "w2": (10, 5)},

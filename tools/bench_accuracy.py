@@ -25,6 +25,7 @@ import onnx
 
 from onnxprune.allocation import Bound
 from onnxprune.api import open_samples, prunable_groups
+from onnxprune.arrays import Array
 from onnxprune.calibration import split
 from onnxprune.canonical import canonicalise
 from onnxprune.choice import allocate, trial_network
@@ -45,6 +46,7 @@ from onnxprune.study import QUICK_RECOVERY, Batches, Study, rank, study
 from onnxprune.target import Target, bounds_of
 
 ROOT = Path(__file__).resolve().parents[1]
+EMBEDDED = ROOT / "models"
 SHARED = ROOT.parent / "shared"
 RESULTS = ROOT / "docs" / "results" / "accuracy.jsonl"
 
@@ -56,7 +58,7 @@ COLUMNS = (
     "measured, 50 %",
     "its params",
 )
-CALIBRATION_IMAGES = 1000
+DEFAULTS = Options(align=1, latency=False)
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,25 @@ class Case:
     train: str
     test: str
     test_images: int
+    calibration_images: int = 1000
+    embedded: bool = False
+
+    @property
+    def calibration(self) -> str:
+        """The calibration images in words."""
+        return self.train if self.embedded else f"{self.train}[:{self.calibration_images}]"
+
+    @property
+    def reported(self) -> str:
+        """The test images in words."""
+        return self.test if self.embedded else f"{self.test}[:{self.test_images}]"
 
 
 CASES = (
     Case("resnet20_cifar10", "lossless_train", "lossless_test", 1000),
     Case("resnet20_cifar10_jpeg", "jpeg_train", "jpeg_test", 5000),
     Case("vgg16_cifar10", "jpeg_train", "jpeg_test", 5000),
+    Case("vit_digits", "digits_calib.npz", "digits_test.npz", 500, 500, embedded=True),
 )
 
 
@@ -83,11 +98,11 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only print what was measured")
     given = parser.parse_args()
     if not given.table:
-        if not SHARED.is_dir():
-            sys.exit(f"{SHARED} is missing: it holds the networks and images")
-        for case in CASES:
-            if given.network is None or case.model in given.network:
-                measure(case)
+        chosen = [case for case in CASES if given.network is None or case.model in given.network]
+        if not (SHARED.is_dir() or all(case.embedded for case in chosen)):
+            sys.exit(f"{SHARED} is missing: it holds the networks and images of CIFAR-10")
+        for case in chosen:
+            measure(case)
     print(table(recorded()))
 
 
@@ -135,16 +150,14 @@ def append(row: dict[str, Any]) -> None:
 class Bench:
     """One network with its statistics, collected once for all criteria."""
 
-    def __init__(self, case: Case) -> None:
-        cifar = cifar_loader()
+    def __init__(self, case: Case, options: Options = DEFAULTS) -> None:
         self.case = case
-        self.options = Options(align=1, latency=False)
+        self.options = options
         self.executor = InProcess(progress=False)
-        self.model = load(SHARED / "models" / f"{case.model}.onnx")
-        images, _ = cifar.images(case.train, CALIBRATION_IMAGES)
-        samples = {"input": cifar.normalised(images)}
-        test, self.labels = cifar.images(case.test, case.test_images)
-        self.test = cifar.normalised(test)
+        folder = EMBEDDED if case.embedded else SHARED / "models"
+        self.model = load(folder / f"{case.model}.onnx")
+        calibration_images, self.test, self.labels = images_of(case)
+        samples = {"input": calibration_images}
         self.base = self.accuracy(self.model)
         calibration = open_samples(self.model, samples, self.options)
         parts = split(len(calibration), self.options.seed)
@@ -157,9 +170,9 @@ class Bench:
         self.cost = cost_model(network, canonical, {"input": (1, *self.test.shape[1:])})
         self.tune = Batches(calibration, parts.tune, self.options.batch)
 
-    def rank(self, criterion: str) -> Study:
+    def rank(self, criterion: str, seed: int | None = None) -> Study:
         """The study with this criterion's rankings."""
-        made = CRITERIA[criterion](self.options.seed)
+        made = CRITERIA[criterion](self.options.seed if seed is None else seed)
         known = self.study
         rankings = rank(known.network, known.groups, known.layers, made)
         return replace(known, rankings=rankings)
@@ -179,7 +192,7 @@ class Bench:
                 counts = allocate(known, self.bounds(known, fraction), allocation, laws)
                 pruned = self.prune(known, counts)
                 seconds = time.perf_counter() - start
-                yield self._row(known, counts, pruned) | {
+                yield self.row(known, counts, pruned) | {
                     "model": self.case.model,
                     "criterion": criterion,
                     "recovery": recovery,
@@ -209,11 +222,12 @@ class Bench:
         weights, _ = refit(known.views, known.layers, known.survivors(keeps), known.recovery)
         return apply(self.model, Plan(digest(self.model), tuple(edits)), weights)
 
-    def _row(self, known: Study, counts: dict[str, int], pruned: onnx.ModelProto) -> dict[str, Any]:
+    def row(self, known: Study, counts: dict[str, int], pruned: onnx.ModelProto) -> dict[str, Any]:
+        """What is recorded of a pruned model."""
         kept = np.array([counts.get(g.name, g.size) for g in known.network.groups])
         return {
-            "calibration": f"{self.case.train}[:{CALIBRATION_IMAGES}]",
-            "test": f"{self.case.test}[:{self.case.test_images}]",
+            "calibration": self.case.calibration,
+            "test": self.case.reported,
             "base": round(self.base, 2),
             "accuracy": round(self.accuracy(pruned), 2),
             "macs": round(float(self.cost.macs(kept) / self.cost.macs(known.sizes)), 4),
@@ -256,8 +270,19 @@ def _caption(row: dict[str, Any]) -> str:
     )
 
 
+def images_of(case: Case) -> tuple[Array, Array, Array]:
+    """Calibration images, test images and their labels, as the network takes them."""
+    if case.embedded:
+        with np.load(EMBEDDED / case.train) as train, np.load(EMBEDDED / case.test) as test:
+            return train["input"], test["input"], test["labels"]
+    cifar = cifar_loader()
+    train_images, _ = cifar.images(case.train, case.calibration_images)
+    test_images, labels = cifar.images(case.test, case.test_images)
+    return cifar.normalised(train_images), cifar.normalised(test_images), labels
+
+
 def cifar_loader() -> Any:
-    """The module that reads the images, which lies beside them."""
+    """The module that reads CIFAR-10, which lies beside its images."""
     spec = importlib.util.spec_from_file_location("cifar", SHARED / "data" / "cifar10" / "load.py")
     assert spec is not None
     assert spec.loader is not None

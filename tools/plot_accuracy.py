@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
+COLUMNS = 2
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results"
 SERIES = (
     ("none", "uniform", "sliced, uniform", "#c9c9c9"),
@@ -29,13 +30,21 @@ def main() -> None:
     lines = (FOLDER / "accuracy.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if row["macs_target"] == 0.5]
     models = list(dict.fromkeys(row["model"] for row in rows))
+    lines_of_panels = -(-len(models) // COLUMNS)
     figure, panels = pyplot.subplots(
-        1, len(models), figsize=(4.2 * len(models), 3.4), sharey=True, layout="constrained"
+        lines_of_panels,
+        COLUMNS,
+        figsize=(5 * COLUMNS, 3 * lines_of_panels),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
-    for axes, model in zip(np.atleast_1d(panels), models, strict=True):
+    for axes in panels.flat[len(models) :]:
+        axes.set_visible(False)
+    for axes, model in zip(panels.flat, models, strict=False):
         draw(axes, model, [row for row in rows if row["model"] == model])
-    np.atleast_1d(panels)[0].set_ylabel("test accuracy at 50 % of the MACs, %")
-    handles, labels = np.atleast_1d(panels)[0].get_legend_handles_labels()
+    figure.supylabel("test accuracy at 50 % of the MACs, %", fontsize=10)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(SERIES), fontsize=8)
     figure.savefig(FOLDER / "accuracy.svg", metadata={"Date": None})
 

@@ -1,8 +1,9 @@
 """Train the embedded models on scikit-learn's digits and export them to ONNX.
 
-Three small networks (a VGG, a residual net and an MLP) learn 8x8 grey digits, kept at their
-native size: two poolings or strides still leave 2x2 positions for the last stage. All take
-`input` of shape (batch, 1, 8, 8), pixels divided by 16, and return `logits` of shape (batch, 10).
+Four small networks (a VGG, a residual net, an MLP and a vision transformer) learn 8x8 grey digits,
+kept at their native size: two poolings or strides still leave 2x2 positions for the last stage. All
+take `input` of shape (batch, 1, 8, 8), pixels divided by 16, and return `logits` of shape
+(batch, 10).
 
 The test images come from a fixed split that no option changes; they are only looked at to report
 the accuracy, and the weights are those of the last epoch. `digits_calib.npz` holds unlabelled
@@ -25,6 +26,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from digit_networks import Product, mlp, resnet, vgg, vit
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -38,86 +40,35 @@ TEST_COUNT = 500
 CALIB_COUNT = 500
 OPSET = 17
 BATCH_SIZE = 64
-PEAK_LEARNING_RATE = 0.05
-WEIGHT_DECAY = 5e-4
 
 
-def conv_bn(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution that keeps the size (at stride 1) and its BatchNorm."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(out_channels),
-    )
+def sgd(network: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer of the networks without attention."""
+    return torch.optim.SGD(network.parameters(), momentum=0.9, nesterov=True, weight_decay=5e-4)
 
 
-def vgg() -> nn.Module:
-    """Five conv-BN-ReLU layers with two max-pools, then a hidden layer behind Flatten."""
-    layers: list[nn.Module] = []
-    channels = 1
-    for stage, widths in enumerate(((32, 32), (64, 64), (96,))):
-        if stage:
-            layers.append(nn.MaxPool2d(2))
-        for width in widths:
-            layers += [conv_bn(channels, width), nn.ReLU()]
-            channels = width
-    head = [nn.Flatten(), nn.Linear(channels * 2 * 2, 128), nn.ReLU(), nn.Linear(128, 10)]
-    return nn.Sequential(*layers, *head)
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, projected by a 1x1 convolution where shapes change."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.first = conv_bn(in_channels, out_channels, stride=stride)
-        self.second = conv_bn(out_channels, out_channels)
-        self.shortcut: nn.Module = nn.Identity()
-        self.relu = nn.ReLU()
-        if stride != 1 or in_channels != out_channels:
-            self.shortcut = conv_bn(in_channels, out_channels, 1, stride)
-            # The two biases that meet in the sum have the same gradient: from the same start they
-            # stay equal, and the exporter makes them one initializer behind an Identity.
-            nn.init.normal_(self.shortcut[1].bias, std=0.1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the block's output for features of shape (batch, channels, height, width)."""
-        inner = self.second(self.relu(self.first(features)))
-        return self.relu(inner + self.shortcut(features))
-
-
-def resnet() -> nn.Module:
-    """ResNet-14: three stages of two basic blocks, global average pooling, one linear layer."""
-    layers: list[nn.Module] = [conv_bn(1, 16), nn.ReLU()]
-    channels = 16
-    for width, stride in ((16, 1), (32, 2), (64, 2)):
-        layers += [BasicBlock(channels, width, stride), BasicBlock(width, width, 1)]
-        channels = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
-
-
-def mlp() -> nn.Module:
-    """Multilayer perceptron with three hidden layers on the flattened image."""
-    layers: list[nn.Module] = [nn.Flatten()]
-    features = 8 * 8
-    for width in (192, 192, 128):
-        layers += [nn.Linear(features, width), nn.ReLU()]
-        features = width
-    return nn.Sequential(*layers, nn.Linear(features, 10))
+def adamw(network: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer of the transformer."""
+    return torch.optim.AdamW(network.parameters(), weight_decay=0.05)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to build a network and for how many epochs to train it."""
+    """How to build a network and how to train it."""
 
     build: Callable[[], nn.Module]
     epochs: int
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer] = sgd
+    peak_learning_rate: float = 0.05
 
 
-# the epochs were chosen on folds of the train split; the MLP learns slower without BatchNorm
+# The epochs were chosen on folds of the train split, the transformer's and its learning rate on one
+# fold among three settings. The MLP learns slower without BatchNorm.
 NETWORKS = {
     "vgg_digits": Recipe(vgg, epochs=60),
     "resnet_digits": Recipe(resnet, epochs=60),
     "mlp_digits": Recipe(mlp, epochs=240),
+    "vit_digits": Recipe(vit, epochs=240, optimizer=adamw, peak_learning_rate=1e-3),
 }
 
 
@@ -145,15 +96,16 @@ def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def train(network: nn.Module, recipe: Recipe, images: Tensor, labels: Tensor, seed: int) -> None:
-    """Train a network in place with SGD on a one-cycle schedule; leave it in eval mode."""
+    """Train a network in place on a one-cycle schedule; leave it in eval mode."""
     generator = torch.Generator().manual_seed(seed)
     # a last batch of a few images would disturb BatchNorm: drop it, the order changes anyway
     batches = len(images) // BATCH_SIZE
-    optimizer = torch.optim.SGD(
-        network.parameters(), momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY
-    )
+    optimizer = recipe.optimizer(network)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, PEAK_LEARNING_RATE, total_steps=recipe.epochs * batches, cycle_momentum=False
+        optimizer,
+        recipe.peak_learning_rate,
+        total_steps=recipe.epochs * batches,
+        cycle_momentum=False,
     )
     network.train()
     for epoch in range(1, recipe.epochs + 1):
@@ -211,16 +163,17 @@ def check(network: nn.Module, path: Path, images: Images) -> None:
 
 
 def count_macs(network: nn.Module) -> int:
-    """Count multiply-accumulates of the convolutions and linear layers for one image."""
+    """Count multiply-accumulates of convolutions, linear layers and products for one image."""
     total = 0
 
-    def add(layer: nn.Module, _inputs: object, output: Tensor) -> None:
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
-        # each weight is used once per output position
-        positions = output[0, 0].numel() if output.ndim == 4 else 1
-        total += layer.weight.numel() * positions
+        # every element of the output takes one for each value that it sums over
+        summed = layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else inputs[0].shape[-1]
+        total += output[0].numel() * summed
 
-    layers = [layer for layer in network.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    counted = (nn.Conv2d, nn.Linear, Product)
+    layers = [layer for layer in network.modules() if isinstance(layer, counted)]
     hooks = [layer.register_forward_hook(add) for layer in layers]
     with torch.no_grad():
         network(torch.zeros(1, 1, 8, 8))

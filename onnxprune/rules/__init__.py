@@ -1,33 +1,47 @@
 """One rule per operator: which axes of its tensors carry the same channels."""
 
 from onnxprune.rules import (
+    along_axis,
+    attention,
     blocking,
+    contrib,
     elementwise,
     gathering,
     joining,
     linear,
+    masking,
     normalization,
     pooling,
+    recurrent,
     repeating,
     resizing,
+    shape_reading,
     shaping,
+    warping,
 )
 from onnxprune.rules.registry import Facts, Kept, find_fixup, find_rule, registered
 
 __all__ = [
     "Facts",
     "Kept",
+    "along_axis",
+    "attention",
     "blocking",
+    "contrib",
     "elementwise",
     "find_fixup",
     "find_rule",
     "gathering",
     "joining",
     "linear",
+    "masking",
     "normalization",
     "pooling",
+    "recurrent",
     "registered",
     "repeating",
     "resizing",
+    "shape_reading",
     "shaping",
+    "warping",
 ]

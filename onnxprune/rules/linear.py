@@ -87,7 +87,7 @@ def gemm(node: gs.Node, facts: Facts) -> None:
     """Y[:, o] is made by row o of W, which reads X[:, i] with column i (as transB has it)."""
     x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
     plain = node.attrs.get("alpha", 1.0) == 1.0 and node.attrs.get("beta", 1.0) == 1.0
-    if not _owned(weight) or node.attrs.get("transA", 0) or not plain:
+    if not _used_alike(weight) or node.attrs.get("transA", 0) or not plain:
         return
     if len(node.inputs) > 2 and not node.inputs[2].is_empty():
         bias = node.inputs[2]
@@ -109,7 +109,9 @@ def matmul(node: gs.Node, facts: Facts) -> None:
     if not isinstance(x, gs.Constant) and not isinstance(weight, gs.Constant):
         contract(node, facts)
         return
-    if not _owned(weight) or len(weight.shape) != 2 or x.shape is None or len(x.shape) < 2:
+    if not _used_alike(weight) or len(weight.shape) != 2:
+        return
+    if x.shape is None or len(x.shape) < 2:
         return
     last = len(x.shape) - 1
     for axis in facts.live(x):
@@ -141,15 +143,27 @@ def contract(node: gs.Node, facts: Facts) -> None:
 
 
 def _cuttable(node: gs.Node) -> bool:
-    """Whether a convolution has weights of its own and a known number of axes."""
+    """Whether a convolution has constant weights and a known number of axes."""
     x, weight, *bias = node.inputs
-    known = _owned(weight) and x.shape is not None and len(x.shape) > 2
+    known = _used_alike(weight) and x.shape is not None and len(x.shape) > 2
     return known and all(tensor.is_empty() or _owned(tensor) for tensor in bias)
 
 
 def _owned(tensor: gs.Tensor) -> bool:
-    """Whether a weight is constant and read by this node alone (tied weights stay whole)."""
+    """Whether a bias is constant and read by this node alone."""
     return isinstance(tensor, gs.Constant) and len(tensor.outputs) == 1
+
+
+def _used_alike(weight: gs.Tensor) -> bool:
+    """Whether a weight is constant and the same axes of it read and make channels everywhere."""
+    if not isinstance(weight, gs.Constant):
+        return False
+    roles = {
+        (node.op, node.attrs.get("transB", 0), node.attrs.get("group", 1))
+        for node in weight.outputs
+    }
+    weights = all(len(n.inputs) > 1 and n.inputs[1] is weight for n in weight.outputs)
+    return len(roles) == 1 and weights
 
 
 def _couple_bias(node: gs.Node, facts: Facts) -> None:

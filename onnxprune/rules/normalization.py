@@ -47,7 +47,7 @@ def group_normalization(node: gs.Node, facts: Facts) -> None:
     if not made.size or made.size % groups:
         return
     if groups == 1:
-        facts.freeze(made, _mixes(node))
+        facts.freeze(made, mixes(node))
     first = made[:: made.size // groups]
     facts.couple(facts.axis(node.inputs[0], 1), made)
     facts.couple(made, np.repeat(first, made.size // groups))
@@ -66,13 +66,32 @@ def group_normalization_groups(node: gs.Node, kept: Kept) -> None:
         node.attrs["num_groups"] = int(kept.entries(y, 1).size) // size
 
 
-@rule("LayerNormalization")
+@rule("LayerNormalization", "RMSNormalization")
 def layer_normalization(node: gs.Node, facts: Facts) -> None:
     """Every axis before the first normalised one passes through, to mean and deviation as well."""
     x = node.inputs[0]
     if x.shape is not None:
         first = node.attrs.get("axis", -1) % len(x.shape)
-        _normalise(node, facts, set(range(first, len(x.shape))))
+        normalise(node, facts, set(range(first, len(x.shape))))
+
+
+@rule("MeanVarianceNormalization")
+def mean_variance_normalization(node: gs.Node, facts: Facts) -> None:
+    """Every axis that is not averaged over passes through."""
+    if node.inputs[0].shape is not None:
+        rank = len(node.inputs[0].shape)
+        axes = node.attrs.get("axes", [0, 2, 3])
+        normalise(node, facts, {int(axis) % rank for axis in axes})
+
+
+@rule("LRN")
+def local_response_normalization(node: gs.Node, facts: Facts) -> None:
+    """Channels are divided by what lies in a window of their neighbours; other axes pass through.
+
+    Without a channel, those beside it would have other neighbours and another divisor.
+    """
+    window = f"{mixes(node)}, in a window of {node.attrs['size']} neighbours"
+    normalise(node, facts, {1}, window)
 
 
 @rule("Hardmax", "LogSoftmax", "Softmax")
@@ -84,7 +103,7 @@ def softmax(node: gs.Node, facts: Facts) -> None:
     x = node.inputs[0]
     if x.shape is not None:
         first = node.attrs.get("axis", 1) % len(x.shape)
-        _normalise(node, facts, set(range(first, len(x.shape))))
+        normalise(node, facts, set(range(first, len(x.shape))))
 
 
 @rule("LpNormalization")
@@ -92,23 +111,24 @@ def lp_normalization(node: gs.Node, facts: Facts) -> None:
     """Every axis but the normalised one passes through."""
     x = node.inputs[0]
     if x.shape is not None:
-        _normalise(node, facts, {node.attrs.get("axis", -1) % len(x.shape)})
+        normalise(node, facts, {node.attrs.get("axis", -1) % len(x.shape)})
 
 
-def _normalise(node: gs.Node, facts: Facts, mixed: set[int]) -> None:
+def normalise(node: gs.Node, facts: Facts, mixed: set[int], reason: str = "") -> None:
     """Freeze the mixed axes and let the others pass."""
     x, y = node.inputs[0], node.outputs[0]
     for axis in facts.live(x):
         if axis in mixed:
-            facts.freeze(facts.axis(x, axis), _mixes(node))
-            facts.freeze(facts.axis(y, axis), _mixes(node))
+            facts.freeze(facts.axis(x, axis), reason or mixes(node))
+            facts.freeze(facts.axis(y, axis), reason or mixes(node))
             continue
         for output in node.outputs:
             if not output.is_empty():
                 facts.couple(facts.axis(x, axis), facts.axis(output, axis))
 
 
-def _mixes(node: gs.Node) -> str:
+def mixes(node: gs.Node) -> str:
+    """Why a normalised axis cannot be cut: without a channel, the others would change."""
     return f"{node.op} '{node.name}' mixes its channels"
 
 

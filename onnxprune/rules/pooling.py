@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
+from onnxprune.rules.normalization import mixes
 from onnxprune.rules.registry import Facts, rule
 
 REDUCTIONS = (
@@ -43,7 +44,9 @@ def _pass_others(node: gs.Node, facts: Facts, axes: set[int]) -> None:
     x, y = node.inputs[0], node.outputs[0]
     keep_dims = node.attrs.get("keepdims", 1)
     for axis in facts.live(x):
-        if axis not in axes:
+        if axis in axes:
+            facts.freeze(facts.axis(x, axis), mixes(node))
+        else:
             shift = 0 if keep_dims else sum(reduced < axis for reduced in axes)
             facts.couple(facts.axis(x, axis), facts.axis(y, axis - shift))
 

@@ -5,31 +5,40 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxprune.recurrent_map import RECURRENT_OPS
 from onnxprune.rules.registry import Facts, Kept, fixup, rule
+from onnxprune.shape_values import Extent, elements_of
+from onnxprune.shape_writing import write_element
 
 
 @rule("Tile")
 def tile(node: gs.Node, facts: Facts) -> None:
-    """Along every axis, Y holds X's indices, as many times over as the constant repeats say."""
-    x, repeats, y = node.inputs[0], node.inputs[1], node.outputs[0]
-    if not isinstance(repeats, gs.Constant):
+    """Along every axis, Y holds X's indices, as many times over as the repeats say."""
+    x, y = node.inputs[0], node.outputs[0]
+    times = elements_of(node.inputs[1])
+    if times is None or x.shape is None or len(times) != len(x.shape):
         return
-    times = repeats.values.tolist()
-    for axis in facts.live(x):
-        facts.couple(np.tile(facts.axis(x, axis), times[axis]), facts.axis(y, axis))
+    for axis in _carried(node, facts):
+        repeats = times[axis]
+        if isinstance(repeats, int):
+            facts.couple(np.tile(facts.axis(x, axis), repeats), facts.axis(y, axis))
 
 
 @rule("Expand")
 def expand(node: gs.Node, facts: Facts) -> None:
     """Axes are matched from the right; one of extent 1 that grows holds no channel."""
-    x, shape, y = node.inputs[0], node.inputs[1], node.outputs[0]
-    if not isinstance(shape, gs.Constant) or x.shape is None or y.shape is None:
+    x, y = node.inputs[0], node.outputs[0]
+    shape = elements_of(node.inputs[1])
+    if shape is None or x.shape is None or y.shape is None:
         return
     added = len(y.shape) - len(x.shape)
-    for axis in facts.live(x):
-        if x.shape[axis] == y.shape[axis + added]:
+    for axis in _carried(node, facts):
+        place = axis + added - (len(y.shape) - len(shape))
+        wanted = shape[place] if place >= 0 else 1
+        copied = wanted.equals(x, axis) if isinstance(wanted, Extent) else wanted == x.shape[axis]
+        if copied or wanted == 1:
             facts.couple(facts.axis(x, axis), facts.axis(y, axis + added))
-        else:
+        elif x.shape[axis] == 1:
             facts.freeze(facts.axis(x, axis), f"'{node.name}' repeats one channel of '{x.name}'")
 
 
@@ -37,11 +46,18 @@ def expand(node: gs.Node, facts: Facts) -> None:
 def expand_shape(node: gs.Node, kept: Kept) -> None:
     """The extent of a cut axis is what survives."""
     shape, y = node.inputs[1], node.outputs[0]
-    if not isinstance(shape, gs.Constant) or y.shape is None:
+    elements = elements_of(shape)
+    if elements is None or y.shape is None:
         return
-    values = shape.values.copy()
-    added = len(y.shape) - values.size
-    for place in range(values.size):
-        if kept.is_cut(y, place + added):
-            values[place] = kept.entries(y, place + added).size
-    shape.values = values
+    added = len(y.shape) - len(elements)
+    for place, element in enumerate(elements):
+        if isinstance(element, int) and element != 1 and kept.is_cut(y, place + added):
+            write_element(shape, place, int(kept.entries(y, place + added).size))
+
+
+def _carried(node: gs.Node, facts: Facts) -> list[int]:
+    """The axes of X with channels; for a constant initial state, whose reader comes later, all."""
+    x, y = node.inputs[0], node.outputs[0]
+    if isinstance(x, gs.Constant) and any(reader.op in RECURRENT_OPS for reader in y.outputs):
+        return [axis for axis, extent in enumerate(x.shape) if extent > 1]
+    return facts.live(x)

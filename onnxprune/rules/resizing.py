@@ -5,6 +5,8 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 
 from onnxprune.rules.registry import Facts, Kept, fixup, rule
+from onnxprune.shape_values import Extent
+from onnxprune.shape_writing import element, write_element
 
 
 @rule("Resize", "Upsample")
@@ -32,8 +34,8 @@ def _stays(node: gs.Node, axis: int) -> bool:
     if "scales" in node.attrs:
         return bool(node.attrs["scales"][place] == 1)
     if len(node.inputs) > 3 and not node.inputs[3].is_empty():
-        sizes, extent = node.inputs[3], node.inputs[0].shape[axis]
-        return isinstance(sizes, gs.Constant) and bool(sizes.values[place] == extent)
+        size, x = element(node.inputs[3], place), node.inputs[0]
+        return size.equals(x, axis) if isinstance(size, Extent) else size == x.shape[axis]
     # Resize 10 and Upsample 9 have the scales second, later ones third.
     scales = node.inputs[2 if len(node.inputs) > 2 else 1]
     return isinstance(scales, gs.Constant) and bool(scales.values[place] == 1)
@@ -42,12 +44,10 @@ def _stays(node: gs.Node, axis: int) -> bool:
 @fixup("Resize")
 def resize_sizes(node: gs.Node, kept: Kept) -> None:
     """Where output sizes are spelt out, the channel's size is what survives."""
-    if len(node.inputs) < 4 or not isinstance(node.inputs[3], gs.Constant):
+    if len(node.inputs) < 4 or node.inputs[3].is_empty() or node.inputs[0].shape is None:
         return
     rank = len(node.inputs[0].shape)
     axes = [int(a) % rank for a in node.attrs.get("axes", range(rank))]
-    sizes = node.inputs[3].values.copy()
     for place, axis in enumerate(axes):
         if kept.is_cut(node.outputs[0], axis):
-            sizes[place] = kept.entries(node.outputs[0], axis).size
-    node.inputs[3].values = sizes
+            write_element(node.inputs[3], place, int(kept.entries(node.outputs[0], axis).size))

@@ -42,7 +42,9 @@ def regroup(node: gs.Node, facts: Facts) -> None:
     if node.op == "Reshape" and computed:
         return  # nobody could correct such a shape
     live = set(facts.live(x))
-    for sources, targets in match_axes(list(x.shape), list(y.shape)):
+    blocks = match_axes(list(x.shape), list(y.shape))
+    _outermost_left(blocks, x, y, live, facts)
+    for sources, targets in blocks:
         if not live & set(sources):
             continue
         left, right = [x.shape[a] for a in sources], [y.shape[a] for a in targets]
@@ -56,6 +58,25 @@ def regroup(node: gs.Node, facts: Facts) -> None:
             division = common_division(left, right)
             if division is not None:
                 _Regrouping(facts, division, x, sources, y, targets).state()
+
+
+def _outermost_left(
+    blocks: list[Block], x: gs.Tensor, y: gs.Tensor, live: set[int], facts: Facts
+) -> None:
+    """Couple the first axes that no block accounts for, where one extent divides the other.
+
+    Of (C, H, W) reshaped to (G, rest) with unknown H and W, group g still is channels g * C / G
+    and on. They go together, since what is in one group cannot be told further.
+    """
+    left = [a for a in range(len(x.shape)) if not any(a in sources for sources, _ in blocks)]
+    right = [a for a in range(len(y.shape)) if not any(a in targets for _, targets in blocks)]
+    if not left or not right or left[0] not in live:
+        return
+    extents = x.shape[left[0]], y.shape[right[0]]
+    if not all(isinstance(extent, int) for extent in extents) or max(extents) % min(extents):
+        return
+    few, many = sorted((facts.axis(x, left[0]), facts.axis(y, right[0])), key=len)
+    facts.couple(many, np.repeat(few, many.size // few.size))
 
 
 @dataclass(frozen=True)
