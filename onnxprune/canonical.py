@@ -22,7 +22,7 @@ from onnxprune.arrays import Array
 from onnxprune.decompose import take_apart
 from onnxprune.einsums import plain_einsums
 from onnxprune.errors import UnsupportedModelError
-from onnxprune.explicit import explicit_factors, explicit_pads, explicit_split
+from onnxprune.explicit import explicit_pads, explicit_split
 from onnxprune.folding import fold_constants
 from onnxprune.fused import split_fused
 from onnxprune.model import export_graph, is_large
@@ -58,6 +58,13 @@ def canonicalise(model: onnx.ModelProto, *, fold_batchnorm: bool = True) -> onnx
     Raises:
         UnsupportedModelError: the model is quantised, or of an opset below 7.
     """
+    canonical = _rewritten(model, fold_batchnorm)
+    if is_large(canonical):
+        gc.collect()  # nodes and tensors refer to each other, and to gigabytes of weights
+    return canonical
+
+
+def _rewritten(model: onnx.ModelProto, fold_batchnorm: bool) -> onnx.ModelProto:
     _refuse_old(model)
     inlined = onnx.inliner.inline_local_functions(model) if model.functions else model
     refuse_quantised(inlined)
@@ -66,7 +73,6 @@ def canonicalise(model: onnx.ModelProto, *, fold_batchnorm: bool = True) -> onnx
     plain_einsums(graph)
     plain_scatters(graph)
     gather_shuffles(graph)
-    explicit_factors(graph)
     spell_out_sizes(graph)
     graph.toposort()
     opset = onnx_opset(model)
@@ -85,11 +91,7 @@ def canonicalise(model: onnx.ModelProto, *, fold_batchnorm: bool = True) -> onnx
         elif node.op in RECURRENT_OPS:
             explicit_recurrent(node, names)
     graph.cleanup()
-    canonical = export_graph(graph, model)
-    del graph
-    if is_large(canonical):
-        gc.collect()  # nodes and tensors refer to each other, and to gigabytes of weights
-    return canonical
+    return export_graph(graph, model)
 
 
 def onnx_opset(model: onnx.ModelProto) -> int:

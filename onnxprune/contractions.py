@@ -3,7 +3,8 @@
 An attention score is s = sum_d q_d k_d, a linear map with weights 1 of the features z_d = q_d k_d.
 Their Gram follows from those of q and k, E[z z^T] = E[q q^T] * E[k k^T] element by element, if
 the rows q and k of a head are paired at random, which over all pairs of positions they nearly are.
-No weight stands here that could be refitted: what is cut is lost, the prices say how much that is.
+A softmax over the positions of k does not see what all of them have in common: there the mean of k
+is taken out. No weight stands here that could be refitted: what is cut is lost.
 """
 
 from __future__ import annotations
@@ -17,10 +18,14 @@ import onnx_graphsurgeon as gs
 from onnxprune.arrays import Array, IndexArray
 from onnxprune.gram import Gram
 from onnxprune.linear_map import Contraction, FeatureSpec
+from onnxprune.mac_terms import ATTENTION_OPS
 from onnxprune.network import FROZEN, ChannelGroup, Network
 from onnxprune.plan import LayerProblem
 from onnxprune.rules.attention import HeadsInARow
 
+MASKING_OPS = ("Add", "Cast", "Div", "Mul", "Reshape", "Softmax", "Sub", "Where")
+"""What scores may go through on their way to the softmax."""
+MASKING_STEPS = 8
 BATCH, HEADS, POSITIONS, WIDTH = range(4)
 """The axes of an activation of attention that has its heads apart."""
 
@@ -55,6 +60,7 @@ class ContractionView:
             channels=self.places,
             taps=1,
             rows=min(fit[spec].rows for spec in self.specs),
+            refit=False,
         )
 
     def mask(self, alive: Array) -> Array:
@@ -66,6 +72,9 @@ class ContractionView:
     def _gram(self, grams: Mapping[FeatureSpec, Gram]) -> Array:
         """The mean over heads, shape (features + 1, features + 1); the constant is 1 * 1."""
         left, right = (grams[spec].mean() for spec in self.specs)
+        if _is_normalised(self.contraction):
+            right = right - right[:, :, -1:] * right[:, -1:, :]
+            right[:, -1, -1] = 1.0
         right = right.repeat(len(left) // len(right), axis=0)  # of heads that several share
         mean: Array = (left * right).mean(axis=0)
         return mean
@@ -91,6 +100,24 @@ def _view(network: Network, contraction: Contraction) -> ContractionView:
         return ContractionView(contraction, channels, places, specs)
     specs = _spec(a, contraction.a_axis, b), _spec(b, contraction.b_axis, a)
     return ContractionView(contraction, channels, channels, specs)
+
+
+def _is_normalised(contraction: Contraction) -> bool:
+    """Whether the products are the arguments of a softmax over their last axis."""
+    node = contraction.node
+    for _ in range(MASKING_STEPS):
+        if node.op in ("Softmax", *ATTENTION_OPS):
+            return node.op != "Softmax" or node.attrs.get("axis", -1) in (-1, _last_axis(node))
+        readers = node.outputs[0].outputs
+        if len(readers) != 1 or readers[0].op not in MASKING_OPS:
+            return False
+        node = readers[0]
+    return False
+
+
+def _last_axis(node: gs.Node) -> int | None:
+    shape = node.outputs[0].shape
+    return None if shape is None else len(shape) - 1
 
 
 def _same_in_all_heads(network: Network, grid: IndexArray) -> IndexArray:

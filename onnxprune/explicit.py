@@ -1,12 +1,9 @@
-"""What nodes leave implied, spelt out: sizes of a Split, paddings of a Conv, factors of an axis."""
+"""What attributes leave implied, spelt out: the sizes of a Split and the paddings of a Conv."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_graphsurgeon as gs
-
-from onnxprune.names import fresh
-from onnxprune.shape_values import symbol
 
 SPLIT_SIZES_ARE_AN_INPUT = 13
 """First opset in which the sizes of a Split are an input, not an attribute."""
@@ -53,42 +50,3 @@ def explicit_pads(node: gs.Node) -> None:
             begin[axis], end[axis] = (small, large) if mode == "SAME_UPPER" else (large, small)
     node.attrs.pop("auto_pad")
     node.attrs["pads"] = [*begin, *end]
-
-
-def explicit_factors(graph: gs.Graph) -> None:
-    """Put a Reshape between, where one divides an axis and merges it with ones nobody knows.
-
-    PyTorch writes the groups of a GroupNorm as (n, 8, h, w) -> (n, 4, -1) and back. By way of
-    (n, 4, 2, -1) it is clear which channels belong to a group, though h and w are not known.
-    """
-    names = set(graph.tensors())
-    for node in list(graph.nodes):
-        if node.op != "Reshape" or len(node.inputs) < 2 or node.attrs.get("allowzero", 0):
-            continue
-        shape = _between(node.inputs[0], node.outputs[0])
-        if shape is None:
-            continue
-        x = node.inputs[0]
-        inner = gs.Variable(fresh(f"{node.outputs[0].name}/factors", names), x.dtype)
-        values = gs.Constant(fresh(f"{inner.name}/shape", names), np.array(shape, np.int64))
-        node.inputs[0] = inner
-        between = gs.Node("Reshape", inner.name, {}, [x, values], [inner])
-        graph.nodes.insert(graph.nodes.index(node), between)
-
-
-def _between(x: gs.Tensor, y: gs.Tensor) -> list[int] | None:
-    """The shape between two, if one axis is divided and what comes behind it is not known."""
-    if x.shape is None or y.shape is None:
-        return None
-    first = 0
-    while first < min(len(x.shape), len(y.shape)) and symbol(x, first) == symbol(y, first):
-        first += 1
-    rest = [list(x.shape[first:]), list(y.shape[first:])]
-    if not all(len(extents) > 1 and isinstance(extents[0], int) for extents in rest):
-        return None
-    small, large = sorted((rest[0][0], rest[1][0]))
-    unknown = not all(isinstance(extent, int) for extent in (*rest[0], *rest[1]))
-    divided = any(extents[:2] == [small, large // max(small, 1)] for extents in rest)
-    if not unknown or divided or small < 2 or large % small or large == small:
-        return None
-    return [0] * first + [small, large // small, -1]

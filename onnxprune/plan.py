@@ -54,6 +54,7 @@ class LayerProblem:
         zero_padded: whether some features read padding, so that a flat bias is wrong at borders.
         cross: E[y x^T], shape (outputs, features + 1), where targets are not W x + b; None
             means W @ gram.
+        refit: whether the weights can take over what is cut; if not, all of it is lost.
     """
 
     name: str
@@ -65,6 +66,7 @@ class LayerProblem:
     rows: int
     zero_padded: bool = False
     cross: Matrix | None = None
+    refit: bool = True
 
 
 @dataclass(frozen=True)

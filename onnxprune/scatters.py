@@ -21,7 +21,7 @@ def plain_scatters(graph: gs.Graph) -> None:
     for node in list(graph.nodes):
         if node.op != "ScatterND" or node.attrs.get("reduction", "none") != "none":
             continue
-        x, indices, updates = node.inputs
+        x, indices = node.inputs[:2]
         if not isinstance(indices, gs.Constant) or x.shape is None:
             continue
         box = _box(indices.values, list(x.shape))

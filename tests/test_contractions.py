@@ -43,7 +43,10 @@ def test_a_group_of_query_and_key_width_is_read_by_the_product_alone() -> None:
 
 
 def test_the_problem_is_that_of_the_scores() -> None:
-    """Rows q and k of a head, paired in all ways: the mean over pairs is the product of means."""
+    """Rows q and k of a head, paired in all ways: the mean over pairs is the product of means.
+
+    The mean of k is taken out: it adds the same to all scores of a query.
+    """
     canonical = canonicalise(attention())
     network = find_groups(canonical)
     (view,) = contraction_views(network, network.groups).values()
@@ -55,11 +58,23 @@ def test_the_problem_is_that_of_the_scores() -> None:
     moments = np.zeros((WIDTH + 1, WIDTH + 1))
     for head in range(4):
         rows = query[:, head].reshape(-1, WIDTH), key[:, head].swapaxes(1, 2).reshape(-1, WIDTH)
+        rows = rows[0], rows[1] - rows[1].mean(0)
         features = (rows[0][:, None] * rows[1][None]).reshape(-1, WIDTH).astype(np.float64)
         features = np.column_stack([features, np.ones(len(features))])
         moments += features.T @ features / len(features) / 4
     np.testing.assert_allclose(problem.gram, moments, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(problem.weight, [[1] * WIDTH + [0]])
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_a_price_is_the_loss_of_the_scores_with_nothing_refitted(criterion: str) -> None:
+    known = studied(attention(), options=Options(criterion=criterion, align=1))
+    ((problem,),) = [known.study.layers[name] for name in known.study.contractions]
+    ranking = known.study.rankings[width_of_queries(attention()).name]
+    gram = problem.gram[:-1, :-1]
+    lost = [gram[np.ix_(cut, cut)].sum() for k in range(WIDTH + 1) for cut in [ranking.order[k:]]]
+    wanted = np.maximum.accumulate(np.array(lost)[::-1])[::-1] / gram.sum()
+    np.testing.assert_allclose(ranking.error, wanted, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("criterion", set(CRITERIA) - {"random"})

@@ -28,8 +28,8 @@ def frozen_producers(model: onnx.ModelProto) -> dict[str, str]:
     }
 
 
-# Their Reshapes to computed shapes have no rule yet.
-WAITING = {"Dense over steps", "GroupNorm of dynamic size"}
+# A Reshape to a shape with two computed extents has no rule yet.
+WAITING = {"Dense over steps"}
 
 
 @pytest.mark.parametrize("name", sorted({*micro_graphs.NAMES} - WAITING))

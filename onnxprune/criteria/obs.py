@@ -8,7 +8,8 @@ import numpy as np
 
 from onnxprune.criteria.balance import fullest_parts
 from onnxprune.criteria.elimination import BlockElimination
-from onnxprune.criteria.reduction import DAMPING, reduce_group
+from onnxprune.criteria.loss import FixedElimination
+from onnxprune.criteria.reduction import DAMPING, never_rising, reduce_group
 from onnxprune.plan import GroupProblem, Ranking
 
 
@@ -29,7 +30,12 @@ class Obs:
         """Ranks by reversed elimination; ties lose the higher index first."""
         units = len(problem.channels)
         states = [
-            (BlockElimination(layer.gram, layer.weight, layer.block), layer.variance)
+            (
+                (BlockElimination if layer.refit else FixedElimination)(
+                    layer.gram, layer.weight, layer.block
+                ),
+                layer.variance,
+            )
             for layer in reduce_group(problem, self.damping)
         ]
         remaining = np.ones(units, dtype=bool)
@@ -45,4 +51,5 @@ class Obs:
             remaining[unit] = False
             for state, _ in states:
                 state.remove(unit)
-        return Ranking(order=removed[::-1].copy(), error=np.append(np.cumsum(paid)[::-1], 0.0))
+        error = np.append(np.cumsum(paid)[::-1], 0.0)
+        return Ranking(order=removed[::-1].copy(), error=never_rising(error))

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.arrays import IndexArray, Matrix, Vector
-from onnxprune.linalg import condition_on, factor, fitted_weight, quadratic, ridged, standardise
+from onnxprune.criteria.loss import loss_curve, pairwise_loss
+from onnxprune.linalg import (
+    Moments,
+    condition_on,
+    factor,
+    fitted_weight,
+    quadratic,
+    ridged,
+    standardise,
+)
 from onnxprune.plan import GroupProblem, LayerProblem
 
 DAMPING = 1e-6
@@ -31,12 +40,14 @@ class Reduced:
         weight: shape (outputs, units * block).
         block: features per unit.
         variance: variance of the consumer's output, summed over outputs; positive.
+        refit: whether the weights can take over what is cut.
     """
 
     gram: Matrix
     weight: Matrix
     block: int
     variance: float
+    refit: bool = True
 
 
 def feature_table(layer: LayerProblem, channels: IndexArray) -> IndexArray:
@@ -68,20 +79,31 @@ def reduce_layer(layer: LayerProblem, channels: IndexArray, damping: float) -> R
     moments = standardise(layer.gram)
     weight = fitted_weight(layer.weight, layer.gram, layer.cross, moments, damping)
     weight = weight * moments.scale
-    variance = quadratic(weight, moments.correlation)
+    moment = moments.correlation if layer.refit else _uncentred(layer.gram, moments)
+    variance = quadratic(weight, moment)
     if table.size == 0 or variance <= 0.0:
         return None
     present = np.flatnonzero(table >= 0)
     own = table[present]
     stays = np.setdiff1d(np.arange(len(moments.scale)), own)
-    gram = condition_on(ridged(moments.correlation, damping), stays, own)
+    if layer.refit:
+        gram = condition_on(ridged(moments.correlation, damping), stays, own)
+    else:
+        gram = moment[np.ix_(own, own)]
     if len(present) < len(table):
         padded = np.eye(len(table))
         padded[np.ix_(present, present)] = gram
         gram = padded
     own_weight = np.zeros((len(weight), len(table)))
     own_weight[:, present] = weight[:, own]
-    return Reduced(gram, own_weight, len(table) // len(channels), variance)
+    return Reduced(gram, own_weight, len(table) // len(channels), variance, layer.refit)
+
+
+def _uncentred(gram: Matrix, moments: Moments) -> Matrix:
+    """E[x x^T] of the features in units of their deviations: no bias takes their mean over."""
+    inverse = moments.inverse_scale
+    second: Matrix = gram[:-1, :-1] / gram[-1, -1] * inverse[:, None] * inverse
+    return second
 
 
 def reduce_group(problem: GroupProblem, damping: float) -> tuple[Reduced, ...]:
@@ -108,9 +130,19 @@ def error_curve(problem: GroupProblem, order: IndexArray, damping: float = DAMPI
     """
     error = np.zeros(len(order) + 1)
     for reduced in reduce_group(problem, damping):
+        if not reduced.refit:
+            pairs = pairwise_loss(reduced.gram, reduced.weight, reduced.block)
+            error += loss_curve(pairs, order) / reduced.variance
+            continue
         features = (order[:, None] * reduced.block + np.arange(reduced.block)).reshape(-1)
         lower = factor(reduced.gram[np.ix_(features, features)], 0.0)
         spread = reduced.weight[:, features] @ lower
         lost = np.einsum("of,of->f", spread, spread).reshape(len(order), -1).sum(axis=1)
         error[:-1] += np.cumsum(lost[::-1])[::-1] / reduced.variance
-    return error
+    return never_rising(error)
+
+
+def never_rising(error: Vector) -> Vector:
+    """An error curve in which more units never cost more; a unit may make up for another's loss."""
+    monotone: Vector = np.maximum.accumulate(error[::-1])[::-1]
+    return monotone

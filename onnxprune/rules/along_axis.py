@@ -1,4 +1,4 @@
-"""Operators that work along one axis, or pick and replace entries there: other axes pass through."""
+"""Operators that work, pick or write along one axis: the other axes pass through."""
 
 from __future__ import annotations
 
