@@ -9,7 +9,6 @@ drawn until none is left.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -21,9 +20,13 @@ from scipy.sparse.csgraph import connected_components
 from onnxprune.arrays import IndexArray
 
 NO_INDICES: IndexArray = np.empty(0, np.int64)
-NO_CHANNEL = -1
+NO_CHANNEL = NO_SLOT = -1
 TWO_WAYS = "its channels are divided into factors in two ways"
 GRID_IN_PARTS = "a grouped convolution divides channels that a Reshape divides in another way"
+
+
+Product = tuple[IndexArray, IndexArray]
+"""Cells (n,) and the factors of each, (k, n)."""
 
 
 @dataclass(frozen=True)
@@ -81,19 +84,18 @@ class Statements:
     """
 
     equal: list[tuple[IndexArray, IndexArray]] = field(default_factory=list)
-    products: list[tuple[IndexArray, IndexArray]] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
     frozen: list[tuple[IndexArray, str]] = field(default_factory=list)
     balanced: list[tuple[IndexArray, int]] = field(default_factory=list)
 
     def solve(self, count: int) -> Components:
         """The components of ``count`` slots, and what the statements imply for them."""
         equal, frozen = list(self.equal), list(self.frozen)
+        width = max((len(factors) for _, factors in self.products), default=1)
         while True:
             label, components = _connected(equal, count)
             reasons = _reasons(frozen, label)
-            grid = _Grid(label, _frozen_mask(reasons, components))
-            for cells, factors in self.products:
-                grid.add(cells, factors)
+            grid = _Grid(label, _frozen_mask(reasons, components), self.products, width)
             grid.keep_apart(self.balanced)
             if not grid.equal and not grid.frozen:
                 balanced = [(label[slots], parts) for slots, parts in self.balanced]
@@ -108,69 +110,104 @@ class _Grid:
     Attributes:
         equal: pairs of slots that have to be one component.
         frozen: (slots that have to be frozen, a slot frozen for the same reason, or the reason).
-        factors: component -> its factors.
     """
 
-    def __init__(self, label: IndexArray, frozen: NDArray[np.bool_]) -> None:
+    def __init__(
+        self, label: IndexArray, frozen: NDArray[np.bool_], products: list[Product], width: int
+    ) -> None:
         self.equal: list[tuple[IndexArray, IndexArray]] = []
         self.frozen: list[tuple[IndexArray, int, str]] = []
-        self.factors: dict[int, tuple[int, ...]] = {}
-        self._slots_of: dict[int, tuple[int, ...]] = {}
         self._label = label
         self._is_frozen = frozen
+        # For every component the slots of its factors, outermost first, then NO_SLOT.
+        self._factors = np.full((frozen.size, width), NO_SLOT)
+        for cells, factors in products:
+            self._add(cells, factors)
 
-    def add(self, cells: IndexArray, factors: IndexArray) -> None:
+    @property
+    def factors(self) -> dict[int, tuple[int, ...]]:
+        """Component -> its factors, for cells."""
+        cells = np.flatnonzero(self._is_cell())
+        slots = self._factors[cells]
+        labels = np.where(slots == NO_SLOT, NO_CHANNEL, self._label[slots])
+        return {
+            cell: tuple(label for label in row if label != NO_CHANNEL)
+            for cell, row in zip(cells.tolist(), labels.tolist(), strict=True)
+        }
+
+    def _is_cell(self) -> NDArray[np.bool_]:
+        """Which components have factors."""
+        found: NDArray[np.bool_] = self._factors[:, 0] != NO_SLOT
+        return found
+
+    def _add(self, cells: IndexArray, factors: IndexArray) -> None:
         """Draw the conclusions of one statement: cells (n,), factors (k, n)."""
         cell_frozen = self._is_frozen[self._label[cells]]
-        factor_frozen = self._is_frozen[self._label[factors]]
-        for place in np.flatnonzero(cell_frozen & ~factor_frozen.all(axis=0)).tolist():
-            alive = factors[~factor_frozen[:, place], place]
-            self.frozen.append((alive, int(cells[place]), ""))
-        for place in np.flatnonzero(~cell_frozen).tolist():
-            needed = factors[~factor_frozen[:, place], place]
-            if needed.size:
-                self._cell(int(cells[place]), needed)
-            else:
-                self.frozen.append((cells[place : place + 1], int(factors[-1, place]), ""))
+        free = ~self._is_frozen[self._label[factors]]
+        for factor, alive in zip(factors, free, strict=True):
+            self._freeze_alike(factor[cell_frozen & alive], cells[cell_frozen & alive])
+        left = ~cell_frozen & ~free.any(axis=0)
+        self._freeze_alike(cells[left], factors[-1][left])
+        open_cells = ~cell_frozen & free.any(axis=0)
+        if open_cells.any():
+            self._relate(cells[open_cells], factors[:, open_cells].T, free[:, open_cells].T)
 
-    def _cell(self, cell: int, needed: IndexArray) -> None:
-        """A cell that is not frozen and the slots of its factors that are not."""
-        one = np.array([cell])
-        wanted = tuple(self._label[needed].tolist())
-        owner = int(self._label[cell])
-        if len(set(wanted)) == 1:
-            if wanted[0] != owner:
-                self.equal.append((one, needed[:1]))
-            return
-        known = self.factors.get(owner)
-        if known is None:
-            self.factors[owner], self._slots_of[owner] = wanted, tuple(needed.tolist())
-        elif len(known) != len(wanted):
-            self.frozen.append((np.append(needed, cell), cell, TWO_WAYS))
-        elif known != wanted:
-            self.equal.append((np.array(self._slots_of[owner]), needed))
+    def _freeze_alike(self, slots: IndexArray, like: IndexArray) -> None:
+        """Freeze slots for the reasons that other slots are frozen for, one by one."""
+        labels, first, inverse = np.unique(
+            self._label[like], return_index=True, return_inverse=True
+        )
+        for index in range(labels.size):
+            self.frozen.append((slots[inverse == index], int(like[first[index]]), ""))
+
+    def _relate(self, cells: IndexArray, factors: IndexArray, free: NDArray[np.bool_]) -> None:
+        """Compare what cells (n,) need, the free ones of their factors (n, k), with what is known.
+
+        A cell of one component is that component; equal cells have equal factors.
+        """
+        in_order = np.argsort(~free, axis=1, kind="stable")
+        needed = np.take_along_axis(np.where(free, factors, NO_SLOT), in_order, axis=1)
+        labels = np.where(needed == NO_SLOT, NO_CHANNEL, self._label[needed])
+        single = ((labels == labels[:, :1]) | (labels == NO_CHANNEL)).all(axis=1)
+        owner = self._label[cells]
+        new = single & (owner != labels[:, 0])
+        if new.any():
+            self.equal.append((cells[new], needed[new, 0]))
+        cells, needed, labels, owner = (a[~single] for a in (cells, needed, labels, owner))
+        owners, first = np.unique(owner, return_index=True)
+        unknown = self._factors[owners, 0] == NO_SLOT
+        self._factors[owners[unknown], : needed.shape[1]] = needed[first[unknown]]
+        known = self._factors[owner, : needed.shape[1]]
+        more = (self._factors[owner, needed.shape[1] :] != NO_SLOT).any(axis=1)
+        crossed = ((known == NO_SLOT) != (needed == NO_SLOT)).any(axis=1) | more
+        if crossed.any():
+            slots = np.append(needed[crossed], cells[crossed])
+            self.frozen.append((slots[slots != NO_SLOT], 0, TWO_WAYS))
+        pairs = ~crossed[:, None] & (needed != NO_SLOT) & (self._label[known] != labels)
+        if pairs.any():
+            self.equal.append((known[pairs], needed[pairs]))
 
     def keep_apart(self, balanced: list[tuple[IndexArray, int]]) -> None:
         """Freeze cells on axes whose parts count, and components that need themselves."""
+        is_cell = self._is_cell()
         for slots, _ in balanced:
-            cells = [slot for slot in slots.tolist() if int(self._label[slot]) in self.factors]
-            if cells:
-                self.frozen.append((np.array(cells), cells[0], GRID_IN_PARTS))
-        for component in self._circular():
-            slots = np.flatnonzero(self._label == component)
-            self.frozen.append((slots, int(slots[0]), TWO_WAYS))
+            cells = slots[is_cell[self._label[slots]]]
+            if cells.size:
+                self.frozen.append((cells, 0, GRID_IN_PARTS))
+        for component in self._circular(np.flatnonzero(is_cell)):
+            self.frozen.append((np.flatnonzero(self._label == component), 0, TWO_WAYS))
 
-    def _circular(self) -> Iterator[int]:
+    def _circular(self, cells: IndexArray) -> IndexArray:
         """Components that are among their own factors, or those of their factors."""
-        if not self.factors:
-            return
-        pairs = np.array([(c, f) for c, factors in self.factors.items() for f in factors])
-        size = int(pairs.max()) + 1
-        graph = coo_array((np.ones(len(pairs), np.bool_), pairs.T), shape=(size, size))
+        rows, columns = np.nonzero(self._factors[cells] != NO_SLOT)
+        source, target = cells[rows], self._label[self._factors[cells[rows], columns]]
+        graph = coo_array(
+            (np.ones(source.size, np.bool_), (source, target)), shape=(self._is_frozen.size,) * 2
+        )
         _, strong = connected_components(graph, directed=True, connection="strong")
-        sizes = np.bincount(strong)
-        loops = set(pairs[pairs[:, 0] == pairs[:, 1], 0].tolist())
-        yield from (c for c in self.factors if sizes[strong[c]] > 1 or c in loops)
+        several = np.bincount(strong)[strong[cells]] > 1
+        circular: IndexArray = cells[several | np.isin(cells, source[source == target])]
+        return circular
 
 
 def _connected(equal: list[tuple[IndexArray, IndexArray]], count: int) -> tuple[IndexArray, int]:

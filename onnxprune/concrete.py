@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxprune.model import NO_NAMES, import_graph, infer_shapes
+from onnxprune.model import NO_NAMES, import_graph, without_weights, write_shapes
 
 PRIMES = (251, 257, 263, 269)
 """One for every name that the first axis of an input has; models with more stay unknown."""
@@ -26,10 +26,9 @@ def concrete(
 ) -> onnx.ModelProto:
     """A copy of the model whose inputs have these shapes and whose tensors' shapes follow.
 
-    An extent of None stays unknown.
+    An extent of None stays unknown. Large weights are inputs of the copy, which holds shapes only.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = without_weights(model)
     del copy.graph.value_info[:]
     for value in copy.graph.input:
         for dim, extent in zip(
@@ -41,7 +40,8 @@ def concrete(
                 dim.Clear()
     for value in copy.graph.output:
         value.type.tensor_type.ClearField("shape")
-    return infer_shapes(copy)
+    write_shapes(copy)
+    return copy
 
 
 @contextmanager

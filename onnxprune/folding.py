@@ -92,9 +92,10 @@ def fold_constants(model: onnx.ModelProto) -> gs.Graph:
         graph.toposort()
         before = len(graph.nodes)
         _fold_once(graph)
-        resolve_shapes(graph)
+        resolved = resolve_shapes(graph)
         _fold_once(graph)
-        if len(graph.nodes) == before or not any(node.op in AWAITED for node in graph.nodes):
+        known = not resolved and len(graph.nodes) == before
+        if known or not any(node.op in AWAITED for node in graph.nodes):
             break
         working = export_graph(graph, working)
     return graph

@@ -94,7 +94,7 @@ def infer_shapes(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelP
 def write_shapes(model: onnx.ModelProto, *, strict: bool = False) -> None:
     """As ``infer_shapes``, but into the model itself: a copy of one may take gigabytes."""
     try:
-        inferred = _infer(with_stand_ins(_without_weights(model)), strict=strict)
+        inferred = _infer(with_stand_ins(without_weights(model)), strict=strict)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         if strict:
             raise UnsupportedModelError(f"shapes cannot be inferred: {error}") from error
@@ -117,7 +117,7 @@ def _infer(model: onnx.ModelProto, *, strict: bool) -> onnx.ModelProto:
     return inferred
 
 
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy with inputs in the place of large initializers.
 
     Their values say nothing about shapes, and inference would serialise them several times.

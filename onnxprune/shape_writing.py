@@ -33,20 +33,25 @@ SIZES: dict[str, int] = {
 """Inputs of operators that hold extents or numbers of repeats."""
 
 
-def resolve_shapes(graph: gs.Graph) -> None:
+def resolve_shapes(graph: gs.Graph) -> bool:
     """Replace shape arithmetic by constants, as far as extents are known numbers.
 
     Reshape also takes 0 for an extent it copies and -1 for one that is unknown, Expand 1 for one
     it copies.
+
+    Returns:
+        Whether a new shape was written: more may be known behind it.
     """
     outputs = {id(tensor) for tensor in graph.outputs}
+    written = False
     for node in list(graph.nodes):
         if node.op == "Reshape" and len(node.inputs) > 1:
-            _plain_reshape(node)
+            written |= _plain_reshape(node)
         elif node.op == "Expand":
-            _plain_expand(node)
+            written |= _plain_expand(node)
         if reads_shapes(node) and id(node.outputs[0]) not in outputs:
             _write_numbers(node)
+    return written
 
 
 def _write_numbers(node: gs.Node) -> None:
@@ -62,12 +67,12 @@ def _write_numbers(node: gs.Node) -> None:
     node.outputs.clear()
 
 
-def _plain_reshape(node: gs.Node) -> None:
+def _plain_reshape(node: gs.Node) -> bool:
     """Write the new shape of a Reshape as a constant where its elements are understood."""
     x, shape = node.inputs[0], node.inputs[1]
     elements = elements_of(shape)
     if isinstance(shape, gs.Constant) or elements is None or node.attrs.get("allowzero", 0):
-        return
+        return False
     values: list[int] = []
     for axis, element in enumerate(elements):
         if isinstance(element, int):
@@ -76,16 +81,18 @@ def _plain_reshape(node: gs.Node) -> None:
             values.append(0)
         else:
             values.append(-1)
-    if values.count(-1) < 2:
-        _write(node, 1, values)
+    if values.count(-1) > 1:
+        return False
+    _write(node, 1, values)
+    return True
 
 
-def _plain_expand(node: gs.Node) -> None:
+def _plain_expand(node: gs.Node) -> bool:
     """Write the shape of an Expand as a constant where its elements are understood."""
     x, shape = node.inputs[0], node.inputs[1]
     elements = elements_of(shape)
     if isinstance(shape, gs.Constant) or elements is None or x.shape is None:
-        return
+        return False
     added = len(elements) - len(x.shape)
     values = []
     for place, element in enumerate(elements):
@@ -95,8 +102,9 @@ def _plain_expand(node: gs.Node) -> None:
         elif copied and isinstance(element, Extent) and element.equals(x, place - added):
             values.append(1)
         else:
-            return
+            return False
     _write(node, 1, values)
+    return True
 
 
 def _write(node: gs.Node, position: int, values: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from onnxprune.errors import OnnxPruneError, ValidationError
 from onnxprune.executor import Executor, InProcess
 from onnxprune.runtime import ModelSource, Provider, Session
 from onnxprune.stand_ins import with_stand_ins
+
+
+NODE_NAME = re.compile(r",? ?node name: [^)]*")
 
 
 def check_file(
@@ -69,8 +73,8 @@ def _is_old(complaint: str, written: onnx.ModelProto, original: onnx.ModelProto)
 
 
 def _fault(complaint: str) -> str:
-    """The first line; the others name a node, which the pruned model may call otherwise."""
-    return complaint.partition("\n")[0]
+    """The first line without the name of a node, which the original may not have."""
+    return NODE_NAME.sub("", complaint.partition("\n")[0])
 
 
 def _outputs(path: Path, feed: Feed | None, provider: Provider) -> dict[str, Array]:

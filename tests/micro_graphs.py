@@ -237,6 +237,7 @@ FOUR: dict[str, Weight] = {
 
 MICRO_MODELS |= {
     "GroupNorm": chain(NORM_OF_GROUPS, FOUR),
+    "GroupNorm of dynamic size": chain(NORM_OF_GROUPS, FOUR, inputs=DYNAMIC),
 }
 
 # --- Einsum -------------------------------------------------------------------------------------

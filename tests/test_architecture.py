@@ -12,18 +12,37 @@ import onnxprune
 PACKAGE = Path(onnxprune.__file__).parent
 NUMERICS = ("allocation", "criteria", "gram", "linalg", "plan", "recovery")
 GRAPH_HALF = (
+    "attention",
     "canonical",
+    "components",
+    "concrete",
     "cost",
+    "counts",
     "coupling",
+    "decompose",
+    "einsums",
+    "explicit",
+    "external",
     "folding",
+    "fused",
     "groups",
     "linear_map",
+    "mac_terms",
     "model",
+    "network",
     "partition",
     "probe",
+    "recurrent_form",
+    "recurrent_map",
     "rewrite",
     "rules",
+    "scatters",
+    "shape_hints",
     "shape_values",
+    "shape_writing",
+    "shuffles",
+    "stand_ins",
+    "workbench",
 )
 STATISTICS = ("allocation", "criteria", "gram", "host_gram", "linalg", "recovery", "statistics")
 GRAPH_LIBRARIES = ("onnx", "onnx_graphsurgeon", "onnxruntime")

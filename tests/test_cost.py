@@ -80,6 +80,8 @@ def test_costs_equal_a_recount_before_and_after_a_cut(name: str) -> None:
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     micro = Subject(MICRO_MODELS[name]())
     costs = cost_model(micro.network, micro.canonical, input_shapes(micro.model))
+    if costs.uncounted:
+        pytest.skip("a size is computed in floating point, which shape inference does not follow")
     full = np.array([group.size for group in micro.network.groups], float)
     assert (costs.macs(full), costs.params(full)) == pytest.approx(recount(micro.canonical))
     assert sum(costs.node_macs.values()) == pytest.approx(costs.macs(full))

@@ -28,11 +28,7 @@ def frozen_producers(model: onnx.ModelProto) -> dict[str, str]:
     }
 
 
-# A Reshape to a shape with two computed extents has no rule yet.
-WAITING = {"Dense over steps"}
-
-
-@pytest.mark.parametrize("name", sorted({*micro_graphs.NAMES} - WAITING))
+@pytest.mark.parametrize("name", micro_graphs.NAMES)
 def test_nothing_but_the_output_stays_whole(name: str) -> None:
     assert frozen_producers(MICRO_MODELS[name]()) == {}
 

@@ -12,6 +12,8 @@ import onnx_graphsurgeon as gs
 
 from onnxprune.arrays import IndexArray
 from onnxprune.rules.registry import Facts, Kept, fixup, rule
+from onnxprune.shape_values import elements_of
+from onnxprune.shape_writing import element, write_element
 
 Block = tuple[list[int], list[int]]
 
@@ -38,14 +40,11 @@ def regroup(node: gs.Node, facts: Facts) -> None:
     x, y = node.inputs[0], node.outputs[0]
     if x.shape is None or y.shape is None:
         return
-    computed = len(node.inputs) > 1 and not isinstance(node.inputs[1], gs.Constant)
-    if node.op == "Reshape" and computed:
-        return  # nobody could correct such a shape
     live = set(facts.live(x))
     blocks = match_axes(list(x.shape), list(y.shape))
-    _outermost_left(blocks, x, y, live, facts)
+    _outermost_left(node, blocks, live, facts)
     for sources, targets in blocks:
-        if not live & set(sources):
+        if not live & set(sources) or not _can_be_corrected(node, targets):
             continue
         left, right = [x.shape[a] for a in sources], [y.shape[a] for a in targets]
         if left == right:
@@ -60,17 +59,23 @@ def regroup(node: gs.Node, facts: Facts) -> None:
                 _Regrouping(facts, division, x, sources, y, targets).state()
 
 
-def _outermost_left(
-    blocks: list[Block], x: gs.Tensor, y: gs.Tensor, live: set[int], facts: Facts
-) -> None:
+def _can_be_corrected(node: gs.Node, targets: list[int]) -> bool:
+    """Whether the new shape holds these extents as numbers; a computed one may not."""
+    if node.op != "Reshape" or len(node.inputs) < 2:
+        return True
+    return all(isinstance(element(node.inputs[1], axis), int) for axis in targets)
+
+
+def _outermost_left(node: gs.Node, blocks: list[Block], live: set[int], facts: Facts) -> None:
     """Couple the first axes that no block accounts for, where one extent divides the other.
 
     Of (C, H, W) reshaped to (G, rest) with unknown H and W, group g still is channels g * C / G
     and on. They go together, since what is in one group cannot be told further.
     """
+    x, y = node.inputs[0], node.outputs[0]
     left = [a for a in range(len(x.shape)) if not any(a in sources for sources, _ in blocks)]
     right = [a for a in range(len(y.shape)) if not any(a in targets for _, targets in blocks)]
-    if not left or not right or left[0] not in live:
+    if not left or not right or left[0] not in live or not _can_be_corrected(node, right[:1]):
         return
     extents = x.shape[left[0]], y.shape[right[0]]
     if not all(isinstance(extent, int) for extent in extents) or max(extents) % min(extents):
@@ -163,10 +168,10 @@ def reshape_shape(node: gs.Node, kept: Kept) -> None:
     if len(node.inputs) < 2:  # opset below 5
         node.attrs["shape"] = _surviving_shape(node, list(node.attrs["shape"]), kept)
         return
-    if isinstance(node.inputs[1], gs.Constant):
-        values = node.inputs[1].values
-        survivors = _surviving_shape(node, values.tolist(), kept)
-        node.inputs[1].values = np.array(survivors, values.dtype)
+    y = node.outputs[0]
+    for axis, extent in enumerate(elements_of(node.inputs[1]) or []):
+        if isinstance(extent, int) and extent > 0 and kept.is_cut(y, axis):
+            write_element(node.inputs[1], axis, int(kept.entries(y, axis).size))
 
 
 def _surviving_shape(node: gs.Node, shape: list[int], kept: Kept) -> list[int]:
