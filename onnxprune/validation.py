@@ -16,7 +16,6 @@ from onnxprune.executor import Executor, InProcess
 from onnxprune.runtime import ModelSource, Provider, Session
 from onnxprune.stand_ins import with_stand_ins
 
-
 NODE_NAME = re.compile(r",? ?node name: [^)]*")
 
 

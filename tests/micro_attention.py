@@ -76,7 +76,7 @@ MICRO_MODELS |= {
             "i0": np.array(0),
             "i1": np.array(1),
             "i2": np.array(2),
-        },  # fmt: skip
+        },
     ),
     "attention, packed and split": attention(
         f"qkv = MatMul (x, w) qb, k, v = Split <axis=2> (qkv, thirds) {DIVIDE} {ATTEND}",
@@ -96,7 +96,7 @@ MICRO_MODELS |= {
             "packed": ints(0, 7, 3, 4, 6),
             "ones": ints(1, 1, 1),
             "first": ints(0),
-        },  # fmt: skip
+        },
     ),
     "attention, grouped queries": attention(
         PROJECT
@@ -120,7 +120,7 @@ MICRO_MODELS |= {
             "last": ints(-1),
             "cos": np.cos(rotation()),
             "sin": np.sin(rotation()),
-        },  # fmt: skip
+        },
     ),
     "attention, heads in the batch": attention(
         """

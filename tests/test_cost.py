@@ -18,6 +18,7 @@ from onnxprune.model import infer_shapes
 from onnxprune.rewrite import apply
 
 SIZE = 9
+Shapes = dict[str, list[int]]
 
 
 def input_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
@@ -28,6 +29,29 @@ def input_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
         )
         for value in model.graph.input
     }
+
+
+def macs_of(node: onnx.NodeProto, shapes: Shapes, weights: Shapes) -> int:
+    """MACs of one node."""
+    if node.op_type in ("Conv", "DeformConv"):
+        # One multiplication per output element and weight of its filter.
+        return int(np.prod(shapes[node.output[0]]) * np.prod(weights[node.input[1]][1:]))
+    if node.op_type == "ConvTranspose":
+        # One multiplication per input element and weight that spreads it.
+        return int(np.prod(shapes[node.input[0]]) * np.prod(weights[node.input[1]][1:]))
+    if node.op_type in ("GRU", "LSTM", "RNN"):
+        # At every step one multiplication per weight of all gates and directions.
+        steps = np.prod(shapes[node.input[0]][:2])
+        return int(steps * sum(np.prod(weights[name]) for name in node.input[1:3]))
+    if node.op_type in ("Attention", "MultiHeadAttention"):
+        pairs = shapes[node.input[1]][-2]  # every query meets every key, and every value
+        return int(np.prod(shapes[node.input[0]]) + np.prod(shapes[node.output[0]])) * pairs
+    if node.op_type == "MatMul" and node.input[1] not in weights:
+        return int(np.prod(shapes[node.output[0]])) * shapes[node.input[0]][-1]
+    if node.op_type in ("Gemm", "MatMul"):
+        transposed = any(a.name == "transB" and a.i for a in node.attribute)
+        return int(np.prod(shapes[node.output[0]])) * weights[node.input[1]][int(transposed)]
+    return 0
 
 
 def recount(model: onnx.ModelProto) -> tuple[int, int]:
@@ -48,28 +72,7 @@ def recount(model: onnx.ModelProto) -> tuple[int, int]:
         for v in (*fixed.graph.value_info, *fixed.graph.output, *fixed.graph.input)
     }
     weights = {t.name: list(t.dims) for t in fixed.graph.initializer}
-    macs = 0
-    for node in fixed.graph.node:
-        if node.op_type in ("Conv", "DeformConv"):
-            # One multiplication per output element and weight of its filter.
-            macs += int(np.prod(shapes[node.output[0]]) * np.prod(weights[node.input[1]][1:]))
-        elif node.op_type == "ConvTranspose":
-            # One multiplication per input element and weight that spreads it.
-            macs += int(np.prod(shapes[node.input[0]]) * np.prod(weights[node.input[1]][1:]))
-        elif node.op_type in ("GRU", "LSTM", "RNN"):
-            # At every step one multiplication per weight of all gates and directions.
-            steps = shapes[node.input[0]][:2]
-            macs += int(np.prod(steps)) * sum(int(np.prod(weights[n])) for n in node.input[1:3])
-        elif node.op_type in ("Attention", "MultiHeadAttention"):
-            pairs = shapes[node.input[1]][-2]  # every query meets every key, and every value
-            elements = np.prod(shapes[node.input[0]]) + np.prod(shapes[node.output[0]])
-            macs += int(elements) * pairs
-        elif node.op_type == "MatMul" and node.input[1] not in weights:
-            macs += int(np.prod(shapes[node.output[0]])) * shapes[node.input[0]][-1]
-        elif node.op_type in ("Gemm", "MatMul"):
-            transposed = any(a.name == "transB" and a.i for a in node.attribute)
-            fan_in = weights[node.input[1]][1 if transposed else 0]
-            macs += int(np.prod(shapes[node.output[0]])) * fan_in
+    macs = sum(macs_of(node, shapes, weights) for node in fixed.graph.node)
     floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
     params = sum(int(np.prod(t.dims)) for t in fixed.graph.initializer if t.data_type in floats)
     return macs, params
