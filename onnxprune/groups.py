@@ -100,9 +100,9 @@ def _network(
     group_of = np.full(components.count, FROZEN, np.int64)
     total = 0
     for index, cell in enumerate(cells):
-        number[cell.channels] = np.arange(total, total + cell.channels.size)
+        number[cell.channels] = total + cell.units
         group_of[cell.channels] = index
-        total += cell.channels.size
+        total += cell.parts.size
     numbers = _Numbers(components, number, total)
     channel_of = {(id(tensor), axis): numbers.of(slots) for tensor, axis, slots in facts.axes()}
     made = {m.name: facts.axis(m.y, m.y_axis) for m in facts.producers}
@@ -114,7 +114,7 @@ def _network(
         for maps in (made, read, summed)
     )
     groups = [
-        ChannelGroup(name, number[cell.channels], cell.parts, *map(tuple, maps))
+        ChannelGroup(name, np.unique(number[cell.channels]), cell.parts, *map(tuple, maps))
         for name, cell, *maps in zip(
             _group_names(makers), cells, makers, readers, summers, strict=True
         )

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from onnxprune.arrays import IndexArray
 from onnxprune.components import Components
@@ -18,11 +20,14 @@ class Cell:
     """Channels that compete with each other.
 
     Attributes:
-        channels: component numbers, in order of first appearance, shape (units,).
-        parts: balanced part of each, shape (units,).
+        channels: component numbers, in order of first appearance, shape (channels,).
+        units: which unit every channel belongs to, shape (channels,); units go as a whole, and
+            nearly always are one channel each.
+        parts: balanced part of each unit, shape (units,).
     """
 
     channels: IndexArray
+    units: IndexArray
     parts: IndexArray
 
 
@@ -57,8 +62,10 @@ def merge_balanced(
 
     Several partitions of one set are refined into their common parts, which satisfies them all;
     the cells themselves count as a partition, so that none of them can lose its last channel.
-    A set whose parts differ in size, or that shares a balanced axis with frozen channels, is
-    frozen as well: its channels are left out and added to ``reasons``.
+    Two crossed partitions whose common parts differ in size are satisfied by units that take one
+    channel from every part of both. Other sets whose parts differ in size, and those that share a
+    balanced axis with frozen channels, are frozen as well: their channels are left out and added
+    to ``reasons``.
     """
     home = {int(channel): index for index, cell in enumerate(cells) for channel in cell}
     parent = np.arange(len(cells))
@@ -81,16 +88,44 @@ def merge_balanced(
     merged = []
     for root in np.unique(parent).tolist():
         members = np.concatenate([cells[i] for i in np.flatnonzero(parent == root).tolist()])
-        cell = Cell(members, _part_numbers(members, part_key))
-        uneven = np.unique(np.bincount(cell.parts)).size > 1
-        if root in refused or uneven:
+        keys = [part_key[channel] for channel in members.tolist()]
+        cell = None if root in refused else _common_parts(members, keys) or _across(members, keys)
+        if cell is None:
             reasons.update(dict.fromkeys(members.tolist(), refused.get(root, UNEVEN)))
         else:
             merged.append(cell)
     return merged
 
 
-def _part_numbers(members: IndexArray, part_key: dict[int, tuple[int, ...]]) -> IndexArray:
-    keys = [part_key.get(channel, ()) for channel in members.tolist()]
+def _common_parts(members: IndexArray, keys: list[tuple[int, ...]]) -> Cell | None:
+    """Every channel a unit, the common parts of all partitions as parts; None if they differ."""
     number = {key: index for index, key in enumerate(sorted(set(keys)))}
-    return np.array([number[key] for key in keys], np.int64)
+    parts = np.array([number[key] for key in keys], np.int64)
+    if np.unique(np.bincount(parts)).size > 1:
+        return None
+    return Cell(members, np.arange(members.size), parts)
+
+
+def _across(members: IndexArray, keys: list[tuple[int, ...]]) -> Cell | None:
+    """Units with one channel from every part of two partitions; None where there are others.
+
+    Parts of the one are rows, parts of the other columns, channels the edges between them: in a
+    bipartite graph in which all have the same number of edges, these divide into perfect matchings
+    (Koenig 1916).
+    """
+    table = np.array(keys) if len({len(key) for key in keys}) == 1 else np.empty((0, 0), np.int64)
+    if table.shape[1] != 3 or np.unique(table[:, 0]).size > 1:
+        return None
+    rows, columns = table[:, 1], table[:, 2]
+    edges = np.zeros((rows.max() + 1, columns.max() + 1), np.int64)
+    np.add.at(edges, (rows, columns), 1)
+    count = members.size // len(edges)
+    if len(edges) != edges.shape[1] or (edges.sum(0) != count).any() or (edges.sum(1) != count).any():
+        return None
+    units = np.full(members.size, -1)
+    for unit in range(count):
+        for row, column in enumerate(maximum_bipartite_matching(csr_array(edges), "column")):
+            edge = np.flatnonzero((rows == row) & (columns == column) & (units < 0))[0]
+            units[edge] = unit
+            edges[row, column] -= 1
+    return Cell(members, units, np.zeros(count, np.int64))

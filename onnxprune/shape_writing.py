@@ -71,7 +71,10 @@ def _plain_reshape(node: gs.Node) -> bool:
     """Write the new shape of a Reshape as a constant where its elements are understood."""
     x, shape = node.inputs[0], node.inputs[1]
     elements = elements_of(shape)
-    if isinstance(shape, gs.Constant) or elements is None or node.attrs.get("allowzero", 0):
+    if elements is None or (node.attrs.get("allowzero", 0) and 0 in elements):
+        return False
+    node.attrs.pop("allowzero", None)  # some exporters always set it; it is about extents of 0
+    if isinstance(shape, gs.Constant):
         return False
     values: list[int] = []
     for axis, element in enumerate(elements):

@@ -62,4 +62,18 @@ MICRO_MODELS |= {
             "gain": (2, 4, 1, 1),
         },
     ),
+    "shuffle between grouped convolutions": whole(
+        "a = Conv (x, w0) c = Conv <group=3> (a, w1, b1) d = Reshape (c, apart) t = Transpose <perm=[0,2,1,3,4]> (d)"
+        " s = Reshape (t, together) r = Relu (s) h = Conv <group=3> (r, w2, b2) y = Conv (h, w3)",
+        {
+            "w0": (6, 3, 1, 1),
+            "w1": (24, 2, 1, 1),
+            "b1": (24,),
+            "w2": (12, 8, 1, 1),
+            "b2": (12,),
+            "w3": (4, 12, 1, 1),
+            "apart": ints(0, 3, 8, 8, 8),
+            "together": ints(0, 24, 8, 8),
+        },
+    ),
 }

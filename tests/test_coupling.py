@@ -162,6 +162,27 @@ def test_common_parts_of_different_sizes_freeze() -> None:
     assert len(reasons) == 12
 
 
+@pytest.mark.parametrize(("parts", "each"), [(3, 8), (2, 5), (4, 6), (3, 20)])
+def test_crossed_partitions_without_even_common_parts_have_units_across(
+    parts: int, each: int
+) -> None:
+    """A shuffle between grouped convolutions of 3 * 8 channels, of which 8 / 3 is no number."""
+    coupling = Coupling()
+    slots = coupling.axis(axis_of(parts * each), 0)
+    other = coupling.axis(axis_of(parts * each), 0)
+    shuffled = slots.reshape(parts, each).T.reshape(-1)
+    coupling.couple(shuffled, other)
+    coupling.balance(slots, parts)
+    coupling.balance(other, parts)
+    (cell,), _ = merged(coupling)
+    assert cell.parts.tolist() == [0] * each
+    label = coupling.components().label
+    unit_of = dict(zip(cell.channels.tolist(), cell.units.tolist(), strict=True))
+    for axis in (slots, other):
+        for part in axis.reshape(parts, each):
+            assert sorted(unit_of[label[slot]] for slot in part) == list(range(each))
+
+
 def test_an_axis_that_does_not_divide_is_frozen() -> None:
     coupling = Coupling()
     coupling.balance(coupling.axis(axis_of(7), 0), 2)
