@@ -120,7 +120,8 @@ def _across(members: IndexArray, keys: list[tuple[int, ...]]) -> Cell | None:
     edges = np.zeros((rows.max() + 1, columns.max() + 1), np.int64)
     np.add.at(edges, (rows, columns), 1)
     count = members.size // len(edges)
-    if len(edges) != edges.shape[1] or (edges.sum(0) != count).any() or (edges.sum(1) != count).any():
+    regular = (edges.sum(axis=0) == count).all() and (edges.sum(axis=1) == count).all()
+    if len(edges) != edges.shape[1] or not regular:
         return None
     units = np.full(members.size, -1)
     for unit in range(count):

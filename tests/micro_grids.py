@@ -63,7 +63,8 @@ MICRO_MODELS |= {
         },
     ),
     "shuffle between grouped convolutions": whole(
-        "a = Conv (x, w0) c = Conv <group=3> (a, w1, b1) d = Reshape (c, apart) t = Transpose <perm=[0,2,1,3,4]> (d)"
+        "a = Conv (x, w0) c = Conv <group=3> (a, w1, b1) d = Reshape (c, apart)"
+        " t = Transpose <perm=[0,2,1,3,4]> (d)"
         " s = Reshape (t, together) r = Relu (s) h = Conv <group=3> (r, w2, b2) y = Conv (h, w3)",
         {
             "w0": (6, 3, 1, 1),
