@@ -32,6 +32,7 @@ from onnxprune.recurrent_map import RECURRENT_OPS
 from onnxprune.scatters import plain_scatters
 from onnxprune.shape_writing import spell_out_sizes
 from onnxprune.shuffles import gather_shuffles
+from onnxprune.unpacking import unpack
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +74,10 @@ def _rewritten(model: onnx.ModelProto, fold_batchnorm: bool) -> onnx.ModelProto:
     plain_einsums(graph)
     plain_scatters(graph)
     gather_shuffles(graph)
+    opset = onnx_opset(model)
+    unpack(graph, opset)
     spell_out_sizes(graph)
     graph.toposort()
-    opset = onnx_opset(model)
     _name_nodes(graph)
     _own_constants(graph)
     if fold_batchnorm:

@@ -149,4 +149,45 @@ MICRO_MODELS |= {
         """,
         {"three": ints(7, -1, 6), "joined": ints(7, -1, 24)},
     ),
+    "attention, packed and sliced": attention(
+        """
+        qkv = MatMul (x, w) five = Reshape (qkv, packed)
+        turned = Transpose <perm=[2,0,3,1,4]> (five)
+        q1 = Slice (turned, i0, i1, i0) k1 = Slice (turned, i1, i2, i0)
+        v1 = Slice (turned, i2, i3, i0)
+        qh = Squeeze (q1, first) k = Squeeze (k1, first) vh = Squeeze (v1, first)
+        kt = Transpose <perm=[0,1,3,2]> (k)
+        """
+        + ATTEND,
+        {
+            "w": (8, 72),
+            "packed": ints(0, 7, 3, 4, 6),
+            "i0": ints(0),
+            "i1": ints(1),
+            "i2": ints(2),
+            "i3": ints(3),
+            "first": ints(0),
+        },
+    ),
+    "attention, packed by MultiheadAttention": attention(
+        """
+        qkv = MatMul (x, w) four = Reshape (qkv, packed) five = Unsqueeze (four, i0)
+        turned = Transpose <perm=[3,1,2,0,4]> (five) parts = Squeeze (turned, i3)
+        q = Gather <axis=0> (parts, g0) k = Gather <axis=0> (parts, g1)
+        v = Gather <axis=0> (parts, g2)
+        q4 = Reshape (q, divided) qh = Transpose <perm=[0,2,1,3]> (q4)
+        k4 = Reshape (k, divided) kt = Transpose <perm=[0,2,3,1]> (k4)
+        v4 = Reshape (v, divided) vh = Transpose <perm=[0,2,1,3]> (v4)
+        """
+        + ATTEND,
+        {
+            "w": (8, 72),
+            "packed": ints(0, 7, 3, 24),
+            "i0": ints(0),
+            "i3": ints(3),
+            "g0": np.array(0),
+            "g1": np.array(1),
+            "g2": np.array(2),
+        },
+    ),
 }

@@ -42,6 +42,7 @@ GRAPH_HALF = (
     "shape_writing",
     "shuffles",
     "stand_ins",
+    "unpacking",
     "workbench",
 )
 STATISTICS = ("allocation", "criteria", "gram", "host_gram", "linalg", "recovery", "statistics")
