@@ -227,5 +227,7 @@ def input_specs(model: onnx.ModelProto) -> list[InputSpec]:
             d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim
         )
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+        if kind.elem_type == onnx.TensorProto.BFLOAT16:  # which NumPy lacks
+            dtype = np.dtype(np.float32)
         specs.append(InputSpec(value.name, shape, dtype))
     return specs

@@ -128,7 +128,9 @@ def is_parameter(tensor: gs.Tensor) -> bool:
     if not isinstance(tensor, gs.Constant):
         return False
     kind = tensor.dtype
-    return not isinstance(kind, int) and bool(np.issubdtype(np.dtype(kind), np.floating))
+    if isinstance(kind, int):  # of a type that NumPy lacks
+        return kind == onnx.TensorProto.BFLOAT16
+    return bool(np.issubdtype(np.dtype(kind), np.floating))
 
 
 def tensor_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

@@ -114,7 +114,7 @@ class ConsumerView:
     def bias_tensor(self, biases: Sequence[Vector]) -> Array:
         """The bias, shape (outputs,), of the parts' solutions."""
         joined = np.concatenate([bias.reshape(-1, self.stack).sum(axis=1) for bias in biases])
-        return joined.astype(self.linear_map.weight.dtype)
+        return joined.astype(self.linear_map.weight.values.dtype)
 
     def _stacked(self, matrix: Matrix) -> Matrix:
         if self.stack == 1:

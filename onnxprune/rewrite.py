@@ -145,7 +145,7 @@ def _write_recovered(network: Network, cut: Cut, weights: Weights) -> set[tuple[
                 elif own.any():  # a new constant, which _slice_constants knows nothing of
                     outputs = cut.entries(sharer.y, sharer.y_axis)
                     add_bias(network.graph, sharer, own[outputs])
-            linear_map.weight.values = weight.astype(linear_map.weight.dtype)
+            linear_map.weight.values = weight.astype(linear_map.weight.values.dtype)
         elif linear_map.groups > 1 and cut.is_cut(linear_map.x, linear_map.x_axis):
             linear_map.weight.values = linear_map.slice_inputs(linear_map.weight.values, keep)
         else:
@@ -192,7 +192,7 @@ def add_bias(graph: gs.Graph, linear_map: LinearMap, bias: Array) -> gs.Constant
     if linear_map.bias is not None:
         linear_map.bias.values = linear_map.with_bias(linear_map.bias.values, bias)
         return linear_map.bias
-    constant = _bias_constant(graph, node, np.asarray(bias, linear_map.weight.dtype))
+    constant = _bias_constant(graph, node, np.asarray(bias, linear_map.weight.values.dtype))
     if node.op == "MatMul":
         _insert_add(graph, node, constant)
     else:

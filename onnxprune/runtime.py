@@ -15,10 +15,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 
 from onnxprune.arrays import Array, Feed
 from onnxprune.errors import CalibrationError, OnnxPruneError, UnsupportedModelError
+from onnxprune.widening import widened
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 Optimization = Literal["none", "basic", "extended", "all"]
@@ -110,6 +113,8 @@ class TensorType:
 class Session:
     """A loaded model that runs on the provider it was asked to run on, or does not exist.
 
+    A bfloat16 model that onnxruntime has no kernels for there runs in float32 (see ``widening``).
+
     Args:
         model: a model, its bytes, or a path (which external data and over 2 GB need).
         provider: "cpu", "cuda" or "tensorrt"; nothing falls back silently.
@@ -130,8 +135,16 @@ class Session:
     ) -> None:
         options = _options(threads, arena, optimization)
         self._name = str(model) if isinstance(model, (str, Path)) else "the model"
-        with _loadable(model) as source:
-            self._session = _open(source, self._name, options, provider)
+        try:
+            with _loadable(model) as source:
+                self._session = _open(source, self._name, options, provider)
+        except UnsupportedModelError:
+            readable = _proto(model)
+            wide = None if readable is None else widened(readable)
+            if wide is None:
+                raise
+            with _loadable(wide) as source:
+                self._session = _open(source, self._name, options, provider)
         self.inputs = {i.name: _tensor_type(i) for i in self._session.get_inputs()}
         self.outputs = {o.name: _tensor_type(o) for o in self._session.get_outputs()}
 
@@ -152,8 +165,9 @@ class Session:
             OnnxPruneError: an operator failed.
         """
         names = None if outputs is None else list(outputs)
+        plain = {name: _plain(array) for name, array in feed.items()}
         try:
-            results: list[Array] = self._session.run(names, feed)
+            results: list[Array] = self._session.run(names, plain)
         except _FEED_ERRORS as error:
             expected = ", ".join(f"{n} {t.dtype}{list(t.shape)}" for n, t in self.inputs.items())
             given = ", ".join(f"{n} {v.dtype}{list(v.shape)}" for n, v in feed.items())
@@ -239,6 +253,21 @@ def _loadable(model: ModelSource) -> Iterator[bytes | str]:
             path = Path(folder, "model.onnx")
             onnx.save_model(copy, path, save_as_external_data=True, location="weights")
             yield str(path)
+
+
+def _proto(model: ModelSource) -> onnx.ModelProto | None:
+    """The model itself, if it is one."""
+    if isinstance(model, onnx.ModelProto):
+        return model
+    try:
+        return onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
+    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError):
+        return None
+
+
+def _plain(array: Array) -> Array:
+    """The array in a type that NumPy has itself, which bfloat16 is not."""
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def _weight_bytes(model: onnx.ModelProto) -> int:
