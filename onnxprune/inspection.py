@@ -26,7 +26,7 @@ class GroupRow:
         channels: how many channels it has.
         parts: how many parts keep equal counts; a group of one channel per part stays whole.
         producers: the layers that make the channels.
-        consumers: the layers that read them.
+        consumers: the layers that read them, and the products of activations that sum over them.
         macs_share: share of the network's MACs that these layers take. Neighbouring groups share
             layers, so the shares of all groups exceed the whole.
         params_share: the same for the parameters.

@@ -82,7 +82,7 @@ def _group_row(group: ChannelGroup, share: Share) -> GroupRow:
         group.size,
         group.part_count,
         group.producers,
-        group.consumers,
+        (*group.consumers, *group.contractions),
         *share(_layers(group)),
     )
 

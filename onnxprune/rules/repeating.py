@@ -26,13 +26,18 @@ def tile(node: gs.Node, facts: Facts) -> None:
 
 @rule("Expand")
 def expand(node: gs.Node, facts: Facts) -> None:
-    """Axes are matched from the right; one of extent 1 that grows holds no channel."""
+    """Axes are matched from the right; what one of extent 1 grows to may be cut in Y alone."""
     x, y = node.inputs[0], node.outputs[0]
     shape = elements_of(node.inputs[1])
     if shape is None or x.shape is None or y.shape is None:
         return
     added = len(y.shape) - len(x.shape)
-    for axis in _carried(node, facts):
+    carried = _carried(node, facts)
+    for axis, extent in enumerate(x.shape):
+        grown = shape[axis + len(shape) - len(x.shape)] if len(shape) >= len(x.shape) else 1
+        if carried and axis not in carried and extent == 1 and isinstance(grown, int) and grown > 1:
+            facts.axis(y, axis + added)  # queries that share a key, for instance
+    for axis in carried:
         place = axis + added - (len(y.shape) - len(shape))
         wanted = shape[place] if place >= 0 else 1
         copied = wanted.equals(x, axis) if isinstance(wanted, Extent) else wanted == x.shape[axis]
