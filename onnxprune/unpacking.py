@@ -85,7 +85,9 @@ def _parts_axis(node: gs.Node) -> int | None:
     """The first of the axes that a Reshape divides the last axis of x into, if no other changes."""
     x, y = node.inputs[0], node.outputs[0]
     shape = numbers_of(node.inputs[1]) if len(node.inputs) > 1 else None
-    if x.shape is None or y.shape is None or shape is None or len(y.shape) <= len(x.shape):
+    if x.shape is None or y.shape is None or shape is None:
+        return None
+    if not 0 < len(x.shape) < len(y.shape) or len(shape) != len(y.shape):
         return None
     axis = len(x.shape) - 1
     divided = y.shape[axis:]
