@@ -32,6 +32,7 @@ from onnxprune.recurrent_map import RECURRENT_OPS
 from onnxprune.scatters import plain_scatters
 from onnxprune.shape_writing import spell_out_sizes
 from onnxprune.shuffles import gather_shuffles
+from onnxprune.stand_ins import opset_of
 from onnxprune.unpacking import unpack
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def _rewritten(model: onnx.ModelProto, fold_batchnorm: bool) -> onnx.ModelProto:
     plain_einsums(graph)
     plain_scatters(graph)
     gather_shuffles(graph)
-    opset = onnx_opset(model)
+    opset = opset_of(model)
     unpack(graph, opset)
     spell_out_sizes(graph)
     graph.toposort()
@@ -96,14 +97,8 @@ def _rewritten(model: onnx.ModelProto, fold_batchnorm: bool) -> onnx.ModelProto:
     return export_graph(graph, model)
 
 
-def onnx_opset(model: onnx.ModelProto) -> int:
-    """The version of the standard operators a model asks for; 1 where it does not say."""
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
-    return max(versions, default=1)
-
-
 def _refuse_old(model: onnx.ModelProto) -> None:
-    opset = onnx_opset(model)
+    opset = opset_of(model)
     standard = any(node.domain in ("", "ai.onnx") for node in model.graph.node)
     if standard and opset < OLDEST_OPSET:
         raise UnsupportedModelError(

@@ -21,9 +21,10 @@ from micro_models import (
 from onnx import helper, numpy_helper, parser
 from oracles import EPS, Subject, distance, outputs_match, random_feed, run, tolerance
 
-from onnxprune.canonical import canonicalise, onnx_opset
+from onnxprune.canonical import canonicalise
 from onnxprune.concrete import concrete
 from onnxprune.errors import UnsupportedModelError
+from onnxprune.stand_ins import opset_of
 
 FOLDED = 64 * EPS
 """Folding rounds every weight once more: some eps per product, some hundred products."""
@@ -280,7 +281,7 @@ def test_paddings_are_spelt_out_where_the_size_is_known(name: str) -> None:
 def test_implied_split_sizes_are_spelt_out(name: str) -> None:
     canonical = canonicalise(MICRO_MODELS[name]())
     (node,) = [n for n in canonical.graph.node if n.op_type == "Split"]
-    if onnx_opset(canonical) < 13:
+    if opset_of(canonical) < 13:
         assert attributes(node)["split"] == [4, 4]
     else:
         (sizes,) = [t for t in canonical.graph.initializer if t.name == node.input[1]]

@@ -46,13 +46,13 @@ from macs import Flow, halved, layer_macs  # noqa: E402
 from oracles import Subject, distance, masked, random_keeps, tolerance  # noqa: E402
 
 from onnxprune.api import prunable_groups  # noqa: E402
-from onnxprune.canonical import onnx_opset  # noqa: E402
 from onnxprune.errors import OnnxPruneError, ValidationError  # noqa: E402
 from onnxprune.inspection import OF_ONE_NODE  # noqa: E402
 from onnxprune.model import load, pending  # noqa: E402
 from onnxprune.options import Options  # noqa: E402
 from onnxprune.rewrite import apply  # noqa: E402
 from onnxprune.runtime import Session  # noqa: E402
+from onnxprune.stand_ins import opset_of  # noqa: E402
 from onnxprune.tables import columns  # noqa: E402
 from onnxprune.validation import check_file  # noqa: E402
 
@@ -154,7 +154,7 @@ def examine(path: Path) -> Row:
 def _described(row: Row, model: onnx.ModelProto) -> Row:
     producer = f"{model.producer_name} {model.producer_version}".strip()
     nodes = len(model.graph.node)
-    return replace(row, producer=producer, opset=onnx_opset(model), nodes=nodes)
+    return replace(row, producer=producer, opset=opset_of(model), nodes=nodes)
 
 
 def _cut(row: Row, subject: Subject) -> Row:
