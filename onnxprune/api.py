@@ -137,6 +137,7 @@ def prune(
         known.layers,
         known.survivors(keeps),
         known.recovery,
+        known.contractions,
         progress=options.progress,
     )
     pruned = apply(original, plan, weights)

@@ -19,6 +19,7 @@ from onnxprune.model import NO_NAMES, import_graph, without_weights, write_shape
 PRIMES = (251, 257, 263, 269)
 """One for every name that the first axis of an input has; models with more stay unknown."""
 OTHER_PRIMES = (271, 277, 281, 283)
+SMALL_PRIMES = (3, 5, 7, 11)
 
 
 def concrete(
@@ -64,11 +65,20 @@ def batch_known(graph: gs.Graph, model: onnx.ModelProto) -> Iterator[None]:
             tensor.shape = before[name]
 
 
-def name_batches(graph: gs.Graph, model: onnx.ModelProto) -> None:
-    """Give equal names to extents that are the same multiple of the batch.
+def shapes_in_small(model: onnx.ModelProto) -> dict[str, Shape]:
+    """Shapes of all tensors for a small batch, small enough for arrays of all their entries.
 
-    Shape inference knows that N * 16 windows are divided and merged again, and calls the results
-    by two names. They are equal if they are the same multiple of two primes tried for N.
+    Nothing if the batch is known: the shapes of the model then are what there is.
+    """
+    return _shapes_for(model, SMALL_PRIMES)
+
+
+def name_batches(graph: gs.Graph, model: onnx.ModelProto) -> None:
+    """Give equal names to extents that are the same multiple of the batch, and numbers to others.
+
+    Shape inference does not know that N * 16 windows are divided and merged again, and calls the
+    results by two names. They are equal if they are the same multiple of two primes tried for N,
+    and a number if they are the same for both.
     """
     tried = [_shapes_for(model, primes) for primes in (PRIMES, OTHER_PRIMES)]
     for name, tensor in _variables(graph).items():
@@ -77,15 +87,17 @@ def name_batches(graph: gs.Graph, model: onnx.ModelProto) -> None:
             continue
         if len(tensor.shape) == len(first) == len(second):
             tensor.shape = [
-                _multiple(a, b) or extent if extent is None or isinstance(extent, str) else extent
+                extent if isinstance(extent, int) else _multiple(a, b) or extent
                 for extent, a, b in zip(tensor.shape, first, second, strict=True)
             ]
 
 
-def _multiple(first: int | str | None, second: int | str | None) -> str | None:
-    """The name of an extent that is a multiple of a prime, and of its stand-in as well."""
+def _multiple(first: int | str | None, second: int | str | None) -> int | str | None:
+    """An extent that does not depend on primes, or the name of a multiple of one of them."""
     if not isinstance(first, int) or not isinstance(second, int):
         return None
+    if first == second:
+        return first
     for index, (prime, other) in enumerate(zip(PRIMES, OTHER_PRIMES, strict=True)):
         if first % prime == 0 and first // prime * other == second:
             return f"batch {index} * {first // prime}"

@@ -88,14 +88,14 @@ def fold_constants(model: onnx.ModelProto) -> gs.Graph:
     write_shapes(working)
     for _ in range(FOLDING_ROUNDS):
         graph = import_graph(working)
-        name_batches(graph, model)
+        name_batches(graph, working)
         graph.toposort()
         before = len(graph.nodes)
         _fold_once(graph)
         resolved = resolve_shapes(graph)
         _fold_once(graph)
-        known = not resolved and len(graph.nodes) == before
-        if known or not any(node.op in AWAITED for node in graph.nodes):
+        folded = len(graph.nodes) < before and any(node.op in AWAITED for node in graph.nodes)
+        if not resolved and not folded:
             break
         working = export_graph(graph, working)
     return graph

@@ -242,3 +242,26 @@ class LinearMap:
     def feature_spec(self, tensor: str, rank: int) -> FeatureSpec:
         """The features W multiplies when nothing is too wide."""
         return FeatureSpec(tensor, rank, self.x_axis, self.window, self.groups)
+
+
+def results(graph: gs.Graph) -> set[int]:
+    """The identities of all tensors that are outputs of a graph or of a graph inside it."""
+    inner = (subgraph for node in graph.nodes for subgraph in node.subgraphs(recursive=True))
+    return {id(tensor) for part in (graph, *inner) for tensor in part.outputs}
+
+
+def added_constant(y: gs.Tensor, seen_outside: set[int]) -> tuple[gs.Node, gs.Constant] | None:
+    """The Add that alone reads a tensor, and the constant, of no other use, that it adds.
+
+    Args:
+        y: the tensor.
+        seen_outside: the tensors that are results.
+    """
+    if len(y.outputs) != 1 or id(y) in seen_outside:
+        return None
+    (node,) = y.outputs
+    if node.op != "Add":
+        return None
+    constant = node.inputs[1] if node.inputs[0] is y else node.inputs[0]
+    owned = isinstance(constant, gs.Constant) and len(constant.outputs) == 1
+    return (node, constant) if owned else None

@@ -137,7 +137,7 @@ def _group_report(outcome: Outcome, name: str) -> GroupReport:
         curve=[Price(*p) for p in zip(allowed.tolist(), errors.tolist(), damage, strict=True)],
         consumers={
             consumer: _recovered(outcome.solutions[consumer])
-            for consumer in group.consumers
+            for consumer in (*group.consumers, *group.contractions)
             if consumer in outcome.solutions
         },
     )

@@ -55,6 +55,7 @@ class LayerProblem:
         cross: E[y x^T], shape (outputs, features + 1), where targets are not W x + b; None
             means W @ gram.
         refit: whether the weights can take over what is cut; if not, all of it is lost.
+        variance: what prices are relative to; None for the variance of this map's own output.
     """
 
     name: str
@@ -67,6 +68,7 @@ class LayerProblem:
     zero_padded: bool = False
     cross: Matrix | None = None
     refit: bool = True
+    variance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -181,10 +183,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Weights:
-    """Recovered weights of the consumers a plan touches.
+    """Recovered weights of the maps a plan touches.
+
+    They are consumers of channels that are cut, and projections whose outputs take over for those.
 
     Attributes:
-        arrays: consumer name -> (weight tensor in the model's layout, with all of its outputs
+        arrays: name -> (weight tensor in the model's layout, with all of its outputs
             and only the kept inputs; what to write as, or for a MatMul to add as, bias: shape
             (outputs,)).
     """

@@ -21,6 +21,7 @@ from onnxprune.gram import Gram
 from onnxprune.linear_map import FeatureSpec, LinearMap
 from onnxprune.network import FROZEN, ChannelGroup, Network
 from onnxprune.plan import GroupProblem, LayerProblem
+from onnxprune.scores import about_zero
 
 MAX_FEATURES = 6000
 """Widest Gram that is collected whole: 6 000 features are 0.3 GB."""
@@ -61,7 +62,7 @@ class ConsumerView:
         seen = self._sum(fit)
         grams, tune_grams = seen.mean(), self._sum(tune).mean()
         if self.linear_map.upsampling > 1:
-            grams, tune_grams = _about_zero(grams), _about_zero(tune_grams)
+            grams, tune_grams = about_zero(grams), about_zero(tune_grams)
         return [
             LayerProblem(
                 name=self.name if parts == 1 else f"{self.name}[{part}]",
@@ -137,13 +138,6 @@ class ConsumerView:
         spread = np.zeros((bias.size, self.stack))
         spread[:, 0] = bias
         return spread.reshape(-1)
-
-
-def _about_zero(grams: Array) -> Array:
-    """Grams, shape (parts, features + 1, features + 1), as if all features had mean zero."""
-    result = grams.copy()
-    result[:, -1, :-1] = result[:, :-1, -1] = 0.0
-    return result
 
 
 def consumer_views(

@@ -1,14 +1,19 @@
-"""New weights for every consumer that loses inputs."""
+"""New weights for every consumer that loses inputs, and for projections that take places over."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from onnxprune.arrays import Array
+from onnxprune.contractions import ContractionView
+from onnxprune.linear_map import LinearMap
 from onnxprune.plan import LayerProblem, Weights
 from onnxprune.problems import ConsumerView
 from onnxprune.progress import shown
 from onnxprune.recovery import Recovery, Solution
+
+NO_CONTRACTIONS: Mapping[str, ContractionView] = MappingProxyType({})
 
 
 def refit(
@@ -16,16 +21,21 @@ def refit(
     layers: Mapping[str, Sequence[LayerProblem]],
     alive: Array,
     recovery: Recovery,
+    contractions: Mapping[str, ContractionView] = NO_CONTRACTIONS,
     *,
     progress: bool = False,
 ) -> tuple[Weights, dict[str, list[Solution]]]:
     """Solve every consumer that reads a channel which does not survive.
 
+    So are the products of two activations that lose places: the projection of one factor takes
+    over. Its inputs may be cut as well, so that comes last.
+
     Args:
         views: the consumers.
-        layers: their problems.
+        layers: their problems, and those of the products.
         alive: which network-wide channels survive, shape (channels,), bool.
         recovery: how to solve.
+        contractions: the products.
         progress: whether to show a bar.
 
     Returns:
@@ -43,7 +53,20 @@ def refit(
         weight = view.weight_tensor([solution.weight for solution in solved])
         arrays[name] = (weight, view.bias_tensor([solution.bias for solution in solved]))
         solutions[name] = solved
+    for name, product in contractions.items():
+        if product.fold is not None and product.is_cut(alive):
+            fold, keeps = product.fold, product.fold.keep(alive)
+            heads = {head: recovery.solve(layers[name][head], own) for head, own in keeps.items()}
+            sliced = arrays.get(fold.linear_map.name) or _as_it_is(fold.linear_map)
+            arrays[fold.linear_map.name] = fold.written(layers[name], heads, keeps, sliced)
+            solutions[name] = list(heads.values())
     return Weights(arrays), solutions
+
+
+def _as_it_is(linear_map: LinearMap) -> tuple[Array, Array]:
+    """The weight and bias of a map that keeps its inputs."""
+    weight = linear_map.weight.values
+    return weight, linear_map.bias_vector().astype(weight.dtype)
 
 
 def padded(
@@ -52,6 +75,9 @@ def padded(
     """Recovered weights at full size, zeros where inputs are cut, for trials."""
     full = {}
     for name, (weight, bias) in weights.arrays.items():
+        if name not in views:  # a projection that takes over places, and reads all it did
+            full[name] = weight, bias
+            continue
         linear_map = views[name].linear_map
         full[name] = (linear_map.pad_inputs(weight, views[name].kept_inputs(alive)), bias)
     return full

@@ -14,7 +14,7 @@ from onnxprune.arrays import Array, IndexArray, Vector
 from onnxprune.canonical import canonicalise
 from onnxprune.errors import PlanMismatchError
 from onnxprune.groups import find_groups
-from onnxprune.linear_map import LinearMap
+from onnxprune.linear_map import LinearMap, added_constant, results
 from onnxprune.model import export_graph
 from onnxprune.network import FROZEN, Network
 from onnxprune.plan import Plan, Weights
@@ -134,17 +134,14 @@ def _write_recovered(network: Network, cut: Cut, weights: Weights) -> set[tuple[
     if unknown:
         raise PlanMismatchError(f"the weights name consumers the model lacks: {sorted(unknown)}")
     done = set()
+    outside = results(network.graph)
     for name, linear_map in network.consumers.items():
         keep = cut.inputs(linear_map)
         if name in weights.arrays:
             weight, bias = weights.arrays[name]
             _check_shape(linear_map, weight, bias, keep)
             for sharer, own in sharers_biases(linear_map, bias):
-                if sharer.bias is not None:
-                    add_bias(network.graph, sharer, own)
-                elif own.any():  # a new constant, which _slice_constants knows nothing of
-                    outputs = cut.entries(sharer.y, sharer.y_axis)
-                    add_bias(network.graph, sharer, own[outputs])
+                _write_bias(network, cut, sharer, own, outside)
             linear_map.weight.values = weight.astype(linear_map.weight.values.dtype)
         elif linear_map.groups > 1 and cut.is_cut(linear_map.x, linear_map.x_axis):
             linear_map.weight.values = linear_map.slice_inputs(linear_map.weight.values, keep)
@@ -152,6 +149,19 @@ def _write_recovered(network: Network, cut: Cut, weights: Weights) -> set[tuple[
             continue
         done.add((id(linear_map.weight), linear_map.in_axis))
     return done
+
+
+def _write_bias(
+    network: Network, cut: Cut, linear_map: LinearMap, bias: Vector, outside: set[int]
+) -> None:
+    """Write a bias of shape (outputs,) where one is, else where it needs no new node."""
+    if linear_map.bias is not None:
+        add_bias(network.graph, linear_map, bias)
+        return
+    kept = bias[cut.entries(linear_map.y, linear_map.y_axis)]
+    if kept.any() and not _added_behind(linear_map, bias, outside):
+        # A new constant, which _slice_constants knows nothing of.
+        add_bias(network.graph, linear_map, kept)
 
 
 def _slice_shared_outputs(network: Network, cut: Cut) -> None:
@@ -200,6 +210,23 @@ def add_bias(graph: gs.Graph, linear_map: LinearMap, bias: Array) -> gs.Constant
             node.inputs.pop()
         node.inputs.append(constant)
     return constant
+
+
+def _added_behind(linear_map: LinearMap, bias: Vector, outside: set[int]) -> bool:
+    """Write a bias of shape (outputs,) into the constant of an Add right behind, if there is one.
+
+    The constant may have positions in front of its last axis, which every bias is added to alike.
+    """
+    found = added_constant(linear_map.y, outside)
+    rank = len(linear_map.y.shape or ())
+    if found is None or linear_map.y_axis != rank - 1:
+        return False
+    _, constant = found
+    shape = constant.values.shape
+    if len(shape) > rank or shape[-1:] != bias.shape:
+        return False
+    constant.values = (constant.values + bias).astype(constant.values.dtype)
+    return True
 
 
 def _bias_constant(graph: gs.Graph, node: gs.Node, values: Array) -> gs.Constant:

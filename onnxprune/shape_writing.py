@@ -75,7 +75,7 @@ def _plain_reshape(node: gs.Node) -> bool:
         return False
     node.attrs.pop("allowzero", None)  # some exporters always set it; it is about extents of 0
     if isinstance(shape, gs.Constant):
-        return False
+        return _fill_inferred(node, shape)
     values: list[int] = []
     for axis, element in enumerate(elements):
         if isinstance(element, int):
@@ -86,6 +86,22 @@ def _plain_reshape(node: gs.Node) -> bool:
             values.append(-1)
     if values.count(-1) > 1:
         return False
+    _write(node, 1, values)
+    return True
+
+
+def _fill_inferred(node: gs.Node, shape: gs.Constant) -> bool:
+    """Write the number where an extent is left to be inferred and is known."""
+    extents = node.outputs[0].shape
+    places = np.flatnonzero(shape.values == -1)
+    if extents is None or len(extents) != shape.values.size or not places.size:
+        return False
+    extent = extents[places[0]]
+    copied = (shape.values == 0).any()  # the batch, which else would be what is inferred
+    if not isinstance(extent, int) or extent < 1 or not copied:
+        return False
+    values = shape.values.tolist()
+    values[places[0]] = extent
     _write(node, 1, values)
     return True
 

@@ -106,12 +106,13 @@ def study(
 ) -> Study:
     """Collect the statistics of all consumers and rank every group's channels."""
     network, groups = scope.network, scope.groups
-    views, contractions = consumer_views(network, groups), contraction_views(network, groups)
+    views = consumer_views(network, groups)
+    contractions = contraction_views(canonical, network, groups, recover=options.recovery)
     specs = [spec for view in contractions.values() for spec in view.specs]
     specs += [spec for view in views.values() for spec in view.specs]
     grams = observe(canonical, specs, samples, split, options, executor)
     layers = layer_problems(views, *grams)
-    layers |= {name: [view.problem(*grams)] for name, view in contractions.items()}
+    layers |= {name: view.problems(*grams) for name, view in contractions.items()}
     criterion = options.make_criterion()
     return Study(
         network,

@@ -3,7 +3,7 @@
 The weights and biases of all consumers are graph inputs of one session. A trial feeds recovered
 weights padded with zeros where entries are cut, which computes what the cut network would, so
 that no trial needs a new graph or session. A product of two activations has no weights; a mask
-that multiplies its first factor stands for them.
+that multiplies its first factor stands for them, whether or not a projection takes over.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ MICRO_MODELS |= {
         GROUPED,
     ),
     "attention, rotated": attention(
-        f"{PROJECT} {ROTATE} {ATTEND}",
+        f"{PROJECT} {ROTATE} {ATTEND.replace('(qh, kt)', '(qr, kt)')}",
         {
             "zero": ints(0),
             "half": ints(3),

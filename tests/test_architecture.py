@@ -10,7 +10,7 @@ import pytest
 import onnxprune
 
 PACKAGE = Path(onnxprune.__file__).parent
-NUMERICS = ("allocation", "criteria", "gram", "linalg", "plan", "recovery")
+NUMERICS = ("allocation", "criteria", "gram", "linalg", "plan", "recovery", "scores")
 GRAPH_HALF = (
     "attention",
     "canonical",
@@ -29,9 +29,11 @@ GRAPH_HALF = (
     "linear_map",
     "mac_terms",
     "model",
+    "movement",
     "network",
     "partition",
     "probe",
+    "projection",
     "recurrent_form",
     "recurrent_map",
     "rewrite",
@@ -45,7 +47,16 @@ GRAPH_HALF = (
     "unpacking",
     "workbench",
 )
-STATISTICS = ("allocation", "criteria", "gram", "host_gram", "linalg", "recovery", "statistics")
+STATISTICS = (
+    "allocation",
+    "criteria",
+    "gram",
+    "host_gram",
+    "linalg",
+    "recovery",
+    "scores",
+    "statistics",
+)
 GRAPH_LIBRARIES = ("onnx", "onnx_graphsurgeon", "onnxruntime")
 
 

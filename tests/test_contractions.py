@@ -49,10 +49,10 @@ def test_the_problem_is_that_of_the_scores() -> None:
     """
     canonical = canonicalise(attention())
     network = find_groups(canonical)
-    (view,) = contraction_views(network, network.groups).values()
+    (view,) = contraction_views(canonical, network, network.groups, recover=False).values()
     feed = random_samples(canonical, 5)
     grams = collect(canonical, view.specs, [feed], samples=5, rows_per_feature=1000)
-    problem = view.problem(grams, grams)
+    (problem,) = view.problems(grams, grams)
     inputs = [tensor.name for tensor in view.contraction.node.inputs]
     query, key = Session(exposed(canonical, inputs)).run(feed, inputs)
     moments = np.zeros((WIDTH + 1, WIDTH + 1))
@@ -68,7 +68,8 @@ def test_the_problem_is_that_of_the_scores() -> None:
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_a_price_is_the_loss_of_the_scores_with_nothing_refitted(criterion: str) -> None:
-    known = studied(attention(), options=Options(criterion=criterion, align=1))
+    options = Options(criterion=criterion, align=1, recovery=False)
+    known = studied(attention(), options=options)
     ((problem,),) = [known.study.layers[name] for name in known.study.contractions]
     ranking = known.study.rankings[width_of_queries(attention()).name]
     gram = problem.gram[:-1, :-1]

@@ -174,10 +174,11 @@ def priced(node: str, heads: int = 4) -> tuple[ContractionView, LayerProblem]:
     )
     canonical = canonicalise(model)
     network = find_groups(canonical)
-    (view,) = contraction_views(network, network.groups).values()
+    (view,) = contraction_views(canonical, network, network.groups, recover=False).values()
     feed = random_samples(canonical, 5)
     grams = collect(canonical, view.specs, [feed], samples=5, rows_per_feature=1000)
-    return view, view.problem(grams, grams)
+    (problem,) = view.problems(grams, grams)
+    return view, problem
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,15 @@ import onnx
 import pytest
 from micro_models import CONV_IN, CONV_OUT, CONVS, MICRO_MODELS, build
 from onnx import helper, numpy_helper
-from oracles import Subject, outputs_match, random_keeps, random_recovery, weights_of
+from oracles import (
+    Subject,
+    outputs_match,
+    random_keeps,
+    random_recovery,
+    scattered,
+    tolerance,
+    weights_of,
+)
 
 from onnxprune.canonical import canonicalise
 from onnxprune.errors import PlanMismatchError
@@ -75,6 +83,55 @@ def test_a_zero_bias_adds_no_node(rng: np.random.Generator) -> None:
     ):
         pruned = apply(micro.model, micro.plan(keeps), weights_of({name: (weight, value)}))
         assert [node.op_type for node in pruned.graph.node] == ops
+
+
+BEHIND = {"w1": (6, 10), "w2": (10, 5), "c": (5,), "wide": (1, 7, 5), "one": (1,), "x5": (6, 5)}
+
+
+@pytest.mark.parametrize(
+    ("behind", "adds"),
+    [
+        ("y = Add (m, c)", 1),
+        ("y = Add (c, m)", 1),
+        ("y = Add (m, wide)", 1),
+        ("y = Add (m, one)", 2),
+        ("n = MatMul (x, x5) y = Add (m, n)", 2),
+        ("a = Add (m, c) b = Tanh (m) y = Mul (a, b)", 2),
+        ("y = Sub (m, c)", 1),
+    ],
+)
+def test_a_bias_goes_into_the_add_behind(behind: str, adds: int, rng: np.random.Generator) -> None:
+    used = {name: shape for name, shape in BEHIND.items() if name[0] == "w" or name in behind}
+    used = {name: shape for name, shape in used.items() if name != "wide" or name in behind}
+    model = build(
+        f"a0 = MatMul (x, w1) h = Relu (a0) m = MatMul (h, w2) {behind}",
+        used,
+        inputs="float[N,7,6] x",
+        outputs="float[N,7,5] y",
+    )
+    micro = Subject(model)
+    keeps = {"MatMul_0": np.array([0, 2, 3])}
+    recovered = random_recovery(micro, micro.alive(keeps), rng)
+    pruned = apply(model, micro.plan(keeps), weights_of(recovered))
+    assert sum(node.op_type == "Add" for node in pruned.graph.node) == adds
+    reference = scattered(micro, micro.alive(keeps), recovered)
+    outputs_match(pruned, reference, tolerance(micro.network), rng)
+
+
+def test_a_product_that_is_an_output_keeps_its_own_bias(rng: np.random.Generator) -> None:
+    model = build(
+        "a = MatMul (x, w1) h = Relu (a) m = MatMul (h, w2) y = Add (m, c)",
+        {name: BEHIND[name] for name in ("w1", "w2", "c")},
+        inputs="float[N,7,6] x",
+        outputs="float[N,7,5] y, float[N,7,5] m",
+    )
+    micro = Subject(model)
+    keeps = {"MatMul_0": np.array([0, 2, 3])}
+    recovered = random_recovery(micro, micro.alive(keeps), rng)
+    pruned = apply(model, micro.plan(keeps), weights_of(recovered))
+    assert sum(node.op_type == "Add" for node in pruned.graph.node) == 2
+    reference = scattered(micro, micro.alive(keeps), recovered)
+    outputs_match(pruned, reference, tolerance(micro.network), rng)
 
 
 def test_a_plan_for_another_model_is_refused(micro: Subject) -> None:

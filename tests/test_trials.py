@@ -7,6 +7,7 @@ import onnx
 import pytest
 from micro_models import MICRO_MODELS, build
 from small_networks import QUIET, Studied, convolutions, perceptron, random_samples, studied
+from test_mixed_projections import HIDDEN, TWICE
 
 from onnxprune.canonical import canonicalise
 from onnxprune.comparison import OutputDistance
@@ -21,6 +22,13 @@ FLOAT32 = 1e-4
 
 MODELS = {
     "attention": MICRO_MODELS["attention"](),
+    "attention, packed": MICRO_MODELS["attention, packed, five axes split"](),
+    "attention, rotated": MICRO_MODELS["attention, rotated"](),
+    "attention, heads in the batch": MICRO_MODELS["attention, heads in a batch of any size"](),
+    "attention behind hidden units": HIDDEN,
+    "attention whose keys take over": TWICE,
+    "attention in one node": MICRO_MODELS["com.microsoft Attention with a mask"](),
+    "attention in one node, shared keys": MICRO_MODELS["Attention, shared keys"](),
     "Conv": convolutions(),
     "Conv without bias": build(
         "c = Conv <pads=[1,1,1,1]> (x, w1) h = Relu(c) y = Conv <pads=[1,1,1,1]> (h, w2)",
@@ -66,7 +74,8 @@ def test_a_trial_is_at_the_distance_of_the_cut_network(name):
     known = studied(MODELS[name])
     keeps = half(known)
     alive = known.study.survivors(keeps)
-    weights, _ = refit(known.study.views, known.study.layers, alive, known.study.recovery)
+    stages = known.study
+    weights, _ = refit(stages.views, stages.layers, alive, stages.recovery, stages.contractions)
     pruned = apply(known.model, known.plan(keeps), weights)
     wanted = compare(known.model, pruned, known.batches(), QUIET)
     trials = TrialNetwork(known.study.canonical, known.batches(), QUIET)

@@ -219,7 +219,8 @@ class Bench:
         keeps = known.keeps(counts)
         sizes = {group.name: group.size for group in known.groups}
         edits = [Keep(n, tuple(k.tolist()), sizes[n]) for n, k in keeps.items()]
-        weights, _ = refit(known.views, known.layers, known.survivors(keeps), known.recovery)
+        alive = known.survivors(keeps)
+        weights, _ = refit(known.views, known.layers, alive, known.recovery, known.contractions)
         return apply(self.model, Plan(digest(self.model), tuple(edits)), weights)
 
     def row(self, known: Study, counts: dict[str, int], pruned: onnx.ModelProto) -> dict[str, Any]:

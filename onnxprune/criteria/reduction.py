@@ -39,7 +39,8 @@ class Reduced:
         gram: positive definite, shape (units * block, units * block).
         weight: shape (outputs, units * block).
         block: features per unit.
-        variance: variance of the consumer's output, summed over outputs; positive.
+        variance: what its error is relative to, positive: the variance of the consumer's output,
+            summed over outputs, unless the problem says otherwise.
         refit: whether the weights can take over what is cut.
     """
 
@@ -96,7 +97,8 @@ def reduce_layer(layer: LayerProblem, channels: IndexArray, damping: float) -> R
         gram = padded
     own_weight = np.zeros((len(weight), len(table)))
     own_weight[:, present] = weight[:, own]
-    return Reduced(gram, own_weight, len(table) // len(channels), variance, layer.refit)
+    relative_to = variance if layer.variance is None else layer.variance
+    return Reduced(gram, own_weight, len(table) // len(channels), relative_to, layer.refit)
 
 
 def _uncentred(gram: Matrix, moments: Moments) -> Matrix:
