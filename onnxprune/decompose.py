@@ -181,6 +181,15 @@ def deformable_convolution(node: onnx.NodeProto, bench: Bench) -> Nodes:
     yield biased
 
 
+def image_scaler(node: onnx.NodeProto, bench: Bench) -> Nodes:
+    """A factor for all and a summand for each channel; an experiment that ONNX gave up."""
+    x, y, given = node.input[0], node.output[0], attributes(node)
+    bias = np.array(given["bias"], np.float32).reshape(-1, 1, 1)
+    scaled = bench.name(f"{y}/scaled")
+    yield helper.make_node("Mul", [x, bench.scalar(f"{y}/scale", given["scale"], x)], [scaled])
+    yield helper.make_node("Add", [scaled, bench.constant(f"{y}/bias", bias)], [y])
+
+
 PARTS: dict[tuple[str, str], Callable[[onnx.NodeProto, Bench], Nodes]] = {
     (MICROSOFT, "Attention"): packed_attention,
     (MICROSOFT, "FusedGemm"): fused_gemm,
@@ -188,6 +197,7 @@ PARTS: dict[tuple[str, str], Callable[[onnx.NodeProto, Bench], Nodes]] = {
     (MICROSOFT, "MultiHeadAttention"): biased_attention,
     (STANDARD, "Compress"): compress,
     (STANDARD, "DeformConv"): deformable_convolution,
+    (STANDARD, "ImageScaler"): image_scaler,
     (STANDARD, "LayerNormalization"): layer_normalization,
     (STANDARD, "MeanVarianceNormalization"): mean_variance_normalization,
     (STANDARD, "SimplifiedLayerNormalization"): layer_normalization,

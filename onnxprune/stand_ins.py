@@ -10,7 +10,6 @@ from onnx import helper
 STANDARD, MICROSOFT = "", "com.microsoft"
 SHAPED_LIKE_FIRST_INPUT: dict[tuple[str, str], tuple[int, ...]] = {
     (STANDARD, "GroupNormalization"): (0,),
-    (STANDARD, "ImageScaler"): (0,),
     (STANDARD, "LayerNormalization"): (0,),
     (STANDARD, "SimplifiedLayerNormalization"): (0,),
     (MICROSOFT, "BiasAdd"): (0,),

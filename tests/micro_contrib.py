@@ -8,6 +8,9 @@ from __future__ import annotations
 import numpy as np
 from micro_models import (
     BY_COLUMN,
+    CONV_IN,
+    CONV_OUT,
+    CONVS,
     MICRO_MODELS,
     SCORES,
     Builder,
@@ -214,6 +217,13 @@ MICRO_MODELS |= {
             "w3": (4, 4, 1, 1),
             "w2": (4, 8, 1, 1),
         },
+    ),
+    "ImageScaler": whole(
+        f"v = ImageScaler <scale=0.5, bias=[0.1,-0.2,0.3]> (x) {CONV_IN.replace('(x,', '(v,')}"
+        f" h = Relu (c) {CONV_OUT}",
+        CONVS,
+        opset=7,
+        ir=3,
     ),
     "Compress by a computed condition": chain(
         "m = ReduceMax <axes=[0,1,3], keepdims=0> (x) p = Greater(m, low)"

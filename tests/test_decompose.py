@@ -35,6 +35,7 @@ def ops(model: onnx.ModelProto) -> list[str]:
             ["Conv", "Relu", "Transpose", "MatMul"],
         ),
         ("Compress", ["Conv", "Gather", "Conv", "Conv", "Add"]),
+        ("ImageScaler", ["Mul", "Add", "Conv", "Relu", "Conv"]),
         ("SimplifiedLayerNormalization, opset 23", ["Conv", "RMSNormalization", "Conv"]),
         (
             "SimplifiedLayerNormalization",

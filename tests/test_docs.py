@@ -153,6 +153,28 @@ def test_the_results_are_those_measured(script, tables):
     assert done.stdout.strip() in results
 
 
+def figures(path):
+    """The percentages of a file's line of averages, as prose writes them."""
+    text = (ROOT / "docs" / "results" / path).read_text(encoding="utf-8")
+    (line,) = re.findall(r"^average over .*$", text, re.MULTILINE)
+    return [figure.replace("%", " %") for figure in re.findall(r"\d+\.\d%", line)]
+
+
+@pytest.mark.parametrize("path", ["corpus.md", "networks.md"])
+def test_the_prose_has_the_averages_of_the_tables(path):
+    results = " ".join((ROOT / "docs" / "results.md").read_text(encoding="utf-8").split())
+    assert len(figures(path)) == 3
+    assert all(figure in results for figure in figures(path))
+
+
+def test_the_table_of_peers_is_what_was_measured():
+    command = [sys.executable, str(ROOT / "tools" / "bench_peers.py"), "--table", "--json"]
+    rows = str(ROOT / "docs" / "results" / "peers.jsonl")
+    done = subprocess.run([*command, rows], capture_output=True, text=True, check=True)
+    page = ROOT / "docs" / "results" / "peers.md"
+    assert done.stdout == page.read_text(encoding="utf-8")
+
+
 def test_the_changelog_knows_this_version():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     headings = re.findall(r"^## \[?([^\]\s]+)", text, re.MULTILINE)
