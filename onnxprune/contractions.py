@@ -23,13 +23,12 @@ from onnxprune.arrays import Array, IndexArray
 from onnxprune.concrete import shapes_in_small
 from onnxprune.factors import Factor, factors_of
 from onnxprune.gram import Gram
-from onnxprune.linear_map import Contraction, FeatureSpec, LinearMap
+from onnxprune.linear_map import Contraction, FeatureSpec, HeadsInARow, LinearMap
 from onnxprune.mac_terms import ATTENTION_OPS
 from onnxprune.network import FROZEN, ChannelGroup, Network
 from onnxprune.plan import LayerProblem
 from onnxprune.projection import Projection, Projections
 from onnxprune.recovery import Solution
-from onnxprune.rules.attention import HeadsInARow
 from onnxprune.scores import Moments, ScoreProblem, about_mean, about_zero, score_problems
 
 MASKING_OPS = ("Add", "Cast", "Div", "Mul", "Reshape", "Softmax", "Sub", "Where")

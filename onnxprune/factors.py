@@ -14,10 +14,9 @@ import onnx_graphsurgeon as gs
 
 from onnxprune.arrays import Array, IndexArray
 from onnxprune.gram import Gram
-from onnxprune.linear_map import Contraction, FeatureSpec
+from onnxprune.linear_map import Contraction, FeatureSpec, HeadsInARow
 from onnxprune.mac_terms import ATTENTION_OPS
 from onnxprune.projection import Projection, Projections
-from onnxprune.rules.attention import HeadsInARow
 
 HEADS = 1
 """The axis of the heads, where (batch, heads, positions, width) has them apart."""

@@ -95,6 +95,19 @@ class Contraction:
 
 
 @dataclass(frozen=True)
+class HeadsInARow(Contraction):
+    """Scores of queries and keys whose axes hold several heads, each multiplied by itself.
+
+    Attributes:
+        heads: how many of them Q has.
+        others: how many K has; one that several of Q share comes once.
+    """
+
+    heads: int
+    others: int
+
+
+@dataclass(frozen=True)
 class LinearMap:
     """A node y = W x + b with constant W, whatever operator writes it.
 

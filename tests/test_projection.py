@@ -15,10 +15,9 @@ from onnxprune.canonical import canonicalise
 from onnxprune.concrete import shapes_in_small
 from onnxprune.extract import exposed
 from onnxprune.groups import find_groups
-from onnxprune.linear_map import Contraction
+from onnxprune.linear_map import Contraction, HeadsInARow
 from onnxprune.network import Network
 from onnxprune.projection import Projection, Projections
-from onnxprune.rules.attention import HeadsInARow
 from onnxprune.runtime import Session
 
 TURNED = ("attention, rotated", "RotaryEmbedding", "com.microsoft RotaryEmbedding")

@@ -8,31 +8,17 @@ and those of values and results.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxprune.arrays import IndexArray
-from onnxprune.linear_map import Contraction
+from onnxprune.linear_map import Contraction, HeadsInARow
 from onnxprune.rules.contrib import MICROSOFT
 from onnxprune.rules.registry import Facts, Kept, fixup, rule
 
 FLAT, APART = 3, 4
 """Axes of (batch, length, heads * width) and of (batch, heads, length, width)."""
-
-
-@dataclass(frozen=True)
-class HeadsInARow(Contraction):
-    """Scores of queries and keys whose axes hold several heads, each multiplied by itself.
-
-    Attributes:
-        heads: how many of them Q has.
-        others: how many K has; one that several of Q share comes once.
-    """
-
-    heads: int
-    others: int
 
 
 @rule("MultiHeadAttention", domain=MICROSOFT)
