@@ -187,6 +187,11 @@ class LinearMap:
         return int(self.weight.shape[self.out_axis]) * (self.groups if self.transposed else 1)
 
     @property
+    def inputs(self) -> int:
+        """Channels of x that W reads, those of all parts."""
+        return int(self.weight.shape[self.in_axis]) * (1 if self.transposed else self.groups)
+
+    @property
     def _part_axis(self) -> int:
         """Axis of W along which its parts lie one after another; the other one they share."""
         return self.in_axis if self.transposed else self.out_axis

@@ -15,71 +15,58 @@ from onnxprune.rules.registry import Facts, Kept, fixup, rule
 @rule("Conv")
 def convolution(node: gs.Node, facts: Facts) -> None:
     """Y[:, o] is made by W[o]; W[:, i] reads X[:, i]; depthwise channels pass through."""
-    x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
-    if not _cuttable(node):
-        return
-    rows = facts.axis(weight, 0)
-    made = facts.axis(y, 1)
-    facts.couple(rows, made)
-    _couple_bias(node, facts)
-    groups = node.attrs.get("group", 1)
-    read = facts.axis(x, 1)
-    linear_map = LinearMap(node, 1, 1, 1, 0, groups, _window(node))
-    facts.produces(linear_map)
-    if groups > 1 and weight.shape[1] == 1:
-        # Depthwise with multiplier m: Y[:, c * m + j] reads X[:, c] alone.
-        if read.size and rows.size % read.size == 0:
-            facts.couple(read.repeat(rows.size // read.size), made)
-        else:
-            facts.freeze(made, f"the input channels of '{node.name}' are not known")
-        return
-    facts.consumes(linear_map)
-    if groups == 1:
-        facts.couple(facts.axis(weight, 1), read)
-    else:
-        facts.balance(read, groups)
-        facts.balance(made, groups)
-
-
-@fixup("Conv")
-def convolution_group(node: gs.Node, kept: Kept) -> None:
-    """A depthwise convolution has as many groups as input channels."""
-    groups = node.attrs.get("group", 1)
-    if groups > 1 and kept.is_cut(node.inputs[0], 1) and node.inputs[1].shape[1] == 1:
-        node.attrs["group"] = int(kept.entries(node.inputs[0], 1).size)
+    if _cuttable(node):
+        facts.couple(facts.axis(node.inputs[1], 0), facts.axis(node.outputs[0], 1))
+        _couple_bias(node, facts)
+        relate_channels(LinearMap(node, 1, 1, 1, 0, _groups(node), _window(node)), facts)
 
 
 @rule("ConvTranspose")
 def transposed_convolution(node: gs.Node, facts: Facts) -> None:
     """W[i] spreads X[:, i] over Y; W[:, o] makes Y[:, o]; depthwise channels pass through."""
-    x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
-    if not _cuttable(node):
-        return
-    read, made = facts.axis(x, 1), facts.axis(y, 1)
-    facts.couple(facts.axis(weight, 0), read)
-    _couple_bias(node, facts)
-    groups = node.attrs.get("group", 1)
-    strides = math.prod(node.attrs.get("strides") or [1])
-    linear_map = LinearMap(node, 1, 1, 0, 1, groups, upsampling=strides)
+    if _cuttable(node):
+        facts.couple(facts.axis(node.inputs[1], 0), facts.axis(node.inputs[0], 1))
+        _couple_bias(node, facts)
+        strides = math.prod(node.attrs.get("strides") or [1])
+        relate_channels(LinearMap(node, 1, 1, 0, 1, _groups(node), upsampling=strides), facts)
+
+
+def relate_channels(linear_map: LinearMap, facts: Facts) -> None:
+    """State what a convolution's input and output channels have to do with each other.
+
+    It mixes them, within its parts if it is grouped; depthwise, with a multiplier m, output
+    channel c * m + j reads input channel c alone.
+    """
     facts.produces(linear_map)
-    if groups > 1 and weight.shape[0] == groups:
-        # Depthwise with multiplier m: Y[:, c * m + j] reads X[:, c] alone.
-        facts.couple(read.repeat(weight.shape[1]), made)
+    weight, groups = linear_map.weight, linear_map.groups
+    read = facts.axis(linear_map.x, linear_map.x_axis)
+    made = facts.axis(linear_map.y, linear_map.y_axis)
+    if groups > 1 and linear_map.inputs == groups:
+        if read.size:
+            facts.couple(read.repeat(linear_map.outputs // groups), made)
+        else:
+            facts.freeze(made, f"the input channels of '{linear_map.name}' are not known")
         return
     facts.consumes(linear_map)
-    if groups == 1:
-        facts.couple(facts.axis(weight, 1), made)
-    else:
+    if groups > 1:
         facts.balance(read, groups)
         facts.balance(made, groups)
+    elif linear_map.transposed:
+        facts.couple(facts.axis(weight, linear_map.out_axis), made)
+    else:
+        facts.couple(facts.axis(weight, linear_map.in_axis), read)
 
 
-@fixup("ConvTranspose")
-def transposed_convolution_group(node: gs.Node, kept: Kept) -> None:
-    """A depthwise one has as many groups as input channels."""
-    groups = node.attrs.get("group", 1)
-    if groups > 1 and kept.is_cut(node.inputs[0], 1) and node.inputs[1].shape[0] == groups:
-        node.attrs["group"] = int(kept.entries(node.inputs[0], 1).size)
+@fixup("Conv", "ConvTranspose", "DeformConv")
+def convolution_groups(node: gs.Node, kept: Kept) -> None:
+    """A depthwise convolution has as many groups as input channels."""
+    x, groups = node.inputs[0], _groups(node)
+    if groups > 1 and kept.is_cut(x, 1) and x.shape[1] == groups:
+        node.attrs["group"] = int(kept.entries(x, 1).size)
+
+
+def _groups(node: gs.Node) -> int:
+    return int(node.attrs.get("group", 1))
 
 
 @rule("Gemm")

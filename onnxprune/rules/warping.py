@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 
 from onnxprune.linear_map import LinearMap
-from onnxprune.rules.registry import Facts, Kept, fixup, rule
+from onnxprune.rules.linear import relate_channels
+from onnxprune.rules.registry import Facts, rule
 
 BIAS = 3
 """Which input of a DeformConv is its bias, which canonical models always have; the third one are
@@ -41,31 +42,12 @@ def deformable_convolution(node: gs.Node, facts: Facts) -> None:
     x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
     if x.shape is None or not _owned(node, 1) or not _owned(node, BIAS):
         return
-    groups = node.attrs.get("group", 1)
-    rows, read, made = facts.axis(weight, 0), facts.axis(x, 1), facts.axis(y, 1)
-    facts.couple(rows, made)
-    facts.couple(facts.axis(node.inputs[BIAS], 0), made)
-    facts.balance(read, node.attrs.get("offset_group", 1))
+    facts.couple(facts.axis(weight, 0), facts.axis(y, 1))
+    facts.couple(facts.axis(node.inputs[BIAS], 0), facts.axis(y, 1))
+    facts.balance(facts.axis(x, 1), node.attrs.get("offset_group", 1))
     _freeze_places(node, facts)
-    linear_map = LinearMap(node, 1, 1, 1, 0, groups, bias_input=BIAS)
-    facts.produces(linear_map)
-    if groups > 1 and weight.shape[1] == 1:
-        facts.couple(read.repeat(rows.size // groups), made)  # depthwise
-        return
-    facts.consumes(linear_map)
-    if groups == 1:
-        facts.couple(facts.axis(weight, 1), read)
-    else:
-        facts.balance(read, groups)
-        facts.balance(made, groups)
-
-
-@fixup("DeformConv")
-def deformable_convolution_group(node: gs.Node, kept: Kept) -> None:
-    """A depthwise one has as many groups as input channels."""
     groups = node.attrs.get("group", 1)
-    if groups > 1 and kept.is_cut(node.inputs[0], 1) and node.inputs[1].shape[1] == 1:
-        node.attrs["group"] = int(kept.entries(node.inputs[0], 1).size)
+    relate_channels(LinearMap(node, 1, 1, 1, 0, groups, bias_input=BIAS), facts)
 
 
 def _freeze_places(node: gs.Node, facts: Facts) -> None:
