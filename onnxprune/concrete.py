@@ -16,10 +16,10 @@ import onnx_graphsurgeon as gs
 
 from onnxprune.model import NO_NAMES, import_graph, without_weights, write_shapes
 
-PRIMES = (251, 257, 263, 269)
+PRIMES = (251, 257, 263, 269, 307, 311, 313, 317)
 """One for every name that the first axis of an input has; models with more stay unknown."""
-OTHER_PRIMES = (271, 277, 281, 283)
-SMALL_PRIMES = (3, 5, 7, 11)
+OTHER_PRIMES = (271, 277, 281, 283, 331, 337, 347, 349)
+SMALL_PRIMES = (3, 5, 7, 11, 13, 17, 19, 23)
 
 
 def concrete(
@@ -137,19 +137,20 @@ def _with_primes(
         for value in model.graph.input
         if value.name not in initializers and value.type.tensor_type.HasField("shape")
     }
-    open_axes = [dims[0] for dims in inputs.values() if dims and dims[0].dim_value <= 0]
-    names = list(dict.fromkeys(dim.dim_param for dim in open_axes))
-    if not names or len(names) > len(primes):
+
+    def key(name: str, axis: int, dim: onnx.TensorShapeProto.Dimension) -> tuple[str, int] | str:
+        """What is one extent: those without a name need not be equal."""
+        return (name, axis) if dim.dim_param in NO_NAMES else str(dim.dim_param)
+
+    open_axes = {n: dims[0] for n, dims in inputs.items() if dims and dims[0].dim_value <= 0}
+    keys = list(dict.fromkeys(key(name, 0, dim) for name, dim in open_axes.items()))
+    if not keys or len(keys) > len(primes):
         return {}
-    prime_of = dict(zip(names, primes, strict=False))
-
-    def extent(axis: int, dim: onnx.TensorShapeProto.Dimension) -> int | None:
-        if dim.dim_value > 0:
-            return int(dim.dim_value)
-        named = axis == 0 or dim.dim_param not in NO_NAMES
-        return prime_of.get(dim.dim_param) if named else None
-
+    prime_of = dict(zip(keys, primes, strict=False))
     return {
-        name: tuple(extent(axis, dim) for axis, dim in enumerate(dims))
+        name: tuple(
+            int(dim.dim_value) if dim.dim_value > 0 else prime_of.get(key(name, axis, dim))
+            for axis, dim in enumerate(dims)
+        )
         for name, dims in inputs.items()
     }

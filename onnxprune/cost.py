@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,13 +46,17 @@ class Multilinear:
     @classmethod
     def of(cls, terms: Sequence[Product], groups: int) -> Multilinear:
         """Collect terms."""
-        width = max(map(len, terms), default=0)
+        changing = [[factor for factor in term if factor.slopes.any()] for term in terms]
+        width = max(1, *map(len, changing)) if terms else 0
         constants = np.ones((len(terms), width))
         slopes = np.zeros((len(terms), width, groups))
-        for row, factors in enumerate(terms):
+        for row, (term, factors) in enumerate(zip(terms, changing, strict=True)):
             for column, factor in enumerate(factors):
                 constants[row, column] = factor.constant
                 slopes[row, column] = factor.slopes
+            fixed = math.prod(factor.constant for factor in term if not factor.slopes.any())
+            constants[row, 0] *= fixed
+            slopes[row, 0] *= fixed
         return cls(constants, slopes)
 
 

@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 
 from onnxprune.arrays import IndexArray
 from onnxprune.names import fresh
-from onnxprune.shape_values import Elements, Extent, Symbol, elements_of, symbol
+from onnxprune.shape_values import Extent, Symbol, elements_of, symbol
 
 INFERRED = -1
 """Stands for the one extent of a new shape that follows from the others."""
@@ -108,9 +108,7 @@ def _after(node: gs.Node, axes: Axes) -> Axes | None:
 
 def _target(node: gs.Node, axes: Axes) -> list[Symbol] | None:
     """The new shape of a Reshape, an extent to be inferred as -1; None where it is not known."""
-    elements: Elements | None = node.attrs.get("shape")  # opset below 5
-    if elements is None:
-        elements = elements_of(node.inputs[1])
+    elements = elements_of(node.inputs[1])
     if elements is None or node.attrs.get("allowzero", 0):
         return None
     target: list[Symbol] = []

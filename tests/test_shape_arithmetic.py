@@ -181,3 +181,18 @@ def test_other_assignments_stay(places: np.ndarray, rng: np.random.Generator) ->
     assert ops(canonical) == ["ScatterND"]
     feed = random_feed(model, rng)
     assert distance(run(canonical, feed), run(model, feed)) == 0
+
+
+def test_batches_without_a_name_need_not_be_equal() -> None:
+    model = build(
+        "s = Shape(z) u = Slice(s, zero, one) shape = Concat <axis=0> (u, minus)"
+        " r = Reshape(x, shape) y = Relu(r)",
+        {"zero": ints(0), "one": ints(1), "minus": ints(-1)},
+        inputs="float[N,6] x, float[M,3] z",
+        outputs="float[A,B] y",
+    )
+    for value in model.graph.input:
+        value.type.tensor_type.shape.dim[0].ClearField("dim_param")
+    feed = {"x": np.ones((4, 6), np.float32), "z": np.ones((2, 3), np.float32)}
+    (y,) = run(canonicalise(model), feed)
+    assert y.shape == (2, 12)

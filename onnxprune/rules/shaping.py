@@ -61,7 +61,7 @@ def regroup(node: gs.Node, facts: Facts) -> None:
 
 def _can_be_corrected(node: gs.Node, targets: list[int]) -> bool:
     """Whether the new shape holds these extents as numbers; a computed one may not."""
-    if node.op != "Reshape" or len(node.inputs) < 2:
+    if node.op != "Reshape":
         return True
     return all(isinstance(element(node.inputs[1], axis), int) for axis in targets)
 
@@ -165,21 +165,10 @@ class _Regrouping:
 @fixup("Reshape")
 def reshape_shape(node: gs.Node, kept: Kept) -> None:
     """A spelt-out extent becomes what survives; 0 (copied) and -1 (inferred) stay."""
-    if len(node.inputs) < 2:  # opset below 5
-        node.attrs["shape"] = _surviving_shape(node, list(node.attrs["shape"]), kept)
-        return
     y = node.outputs[0]
     for axis, extent in enumerate(elements_of(node.inputs[1]) or []):
         if isinstance(extent, int) and extent > 0 and kept.is_cut(y, axis):
             write_element(node.inputs[1], axis, int(kept.entries(y, axis).size))
-
-
-def _surviving_shape(node: gs.Node, shape: list[int], kept: Kept) -> list[int]:
-    y = node.outputs[0]
-    return [
-        int(kept.entries(y, axis).size) if extent > 0 and kept.is_cut(y, axis) else extent
-        for axis, extent in enumerate(shape)
-    ]
 
 
 def match_axes(source: list[Any], target: list[Any]) -> list[Block]:
