@@ -1,6 +1,6 @@
 """Post-training structured pruning of ONNX models."""
 
-from onnxprune.api import Result, prune
+from onnxprune.api import Pruner, Result, prune
 from onnxprune.canonical import canonicalise
 from onnxprune.errors import OnnxPruneError
 from onnxprune.groups import find_groups
@@ -14,6 +14,7 @@ __all__ = [
     "OnnxPruneError",
     "Options",
     "Plan",
+    "Pruner",
     "Result",
     "Target",
     "Weights",

@@ -15,15 +15,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import onnx
 
 from onnxprune.allocation import Bound
-from onnxprune.arrays import Feed
+from onnxprune.arrays import Feed, IndexArray
 from onnxprune.calibration import (
     Calibration,
     CalibrationSource,
@@ -32,7 +33,7 @@ from onnxprune.calibration import (
     split,
 )
 from onnxprune.canonical import canonicalise
-from onnxprune.choice import choose
+from onnxprune.choice import Chooser
 from onnxprune.cost import CostModel, cost_model, parameter_count
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.executor import Executor, InProcess
@@ -46,7 +47,7 @@ from onnxprune.refit import refit
 from onnxprune.report import Report
 from onnxprune.rewrite import apply, digest
 from onnxprune.scope import Scope
-from onnxprune.study import Batches, study
+from onnxprune.study import Batches, Study, study
 from onnxprune.target import Target, bounds_of
 from onnxprune.validation import check_file
 
@@ -110,41 +111,88 @@ def prune(
         ValidationError: the pruned model is not sound.
     """
     targets = [target] if isinstance(target, Target) else list(target)
-    original = model if isinstance(model, onnx.ModelProto) else load(model)
-    canonical = canonicalise(original)
-    network = find_groups(canonical)
-    groups = prunable_groups(network, options)
-    samples = open_samples(original, calibration, options)
-    logger.info("%s", samples.summary())
-    parts = split(len(samples), options.seed, batch_extent=samples.batch_extent or 1)
-    executor: Executor = InProcess(options.progress)
+    return Pruner(model, calibration, options).prune(targets)
 
-    sample = next(iter(Batches(samples, parts.held_out, 1)))
-    shapes = {name: array.shape for name, array in sample.items()}
-    cost = _per_sample(cost_model(network, canonical, shapes), samples.batch_extent or 1)
-    scope = Scope.of(network, groups, options.align)
-    bounds = bounds_of(targets, cost, scope.sizes, scope.places, parameter_count(original))
-    scope.require_reachable(bounds)  # before the samples are run, not after
-    known = study(canonical, scope, samples, parts, options, executor)
-    tune = Batches(samples, parts.tune, options.batch)
-    macs = Bound("macs", cost.macs, 0.0, float(cost.macs(known.sizes)))
-    choice = choose(known, bounds, tune, options, executor, macs)
-    keeps = known.keeps(choice.counts)
+
+class Pruner:
+    """A model and its samples, studied once and pruned as often as asked.
+
+    Args:
+        model: the trained model, or its path; it is left as it is.
+        calibration: unlabelled samples, in any form ``load_calibration`` reads.
+        options: settings.
+
+    Raises:
+        UnsupportedModelError: the model cannot be read or has nothing to prune.
+        CalibrationError: the samples do not fit the model.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | onnx.ModelProto,
+        calibration: CalibrationSource,
+        options: Options = DEFAULT_OPTIONS,
+    ) -> None:
+        self._options = options
+        self._original = model if isinstance(model, onnx.ModelProto) else load(model)
+        self._canonical = canonicalise(self._original)
+        network = find_groups(self._canonical)
+        groups = prunable_groups(network, options)
+        samples = open_samples(self._original, calibration, options)
+        logger.info("%s", samples.summary())
+        self._samples = samples
+        self._parts = split(len(samples), options.seed, batch_extent=samples.batch_extent or 1)
+        self._executor: Executor = InProcess(options.progress)
+        self._sample = next(iter(Batches(samples, self._parts.held_out, 1)))
+        shapes = {name: array.shape for name, array in self._sample.items()}
+        cost = cost_model(network, self._canonical, shapes)
+        self._cost = _per_sample(cost, samples.batch_extent or 1)
+        self._scope = Scope.of(network, groups, options.align)
+
+    @cached_property
+    def _study(self) -> Study:
+        """What is learnt from the samples, once it is certain that a target can be reached."""
+        options, parts = self._options, self._parts
+        return study(self._canonical, self._scope, self._samples, parts, options, self._executor)
+
+    @cached_property
+    def _chooser(self) -> Chooser:
+        tune = Batches(self._samples, self._parts.tune, self._options.batch)
+        return Chooser(self._study, tune, self._options, self._executor)
+
+    def prune(self, targets: Sequence[Target] = ()) -> Result:
+        """Prune to these targets; see ``prune``."""
+        scope, cost, original = self._scope, self._cost, self._original
+        bounds = bounds_of(targets, cost, scope.sizes, scope.places, parameter_count(original))
+        scope.require_reachable(bounds)  # before the samples are run, not after
+        known = self._study
+        macs = Bound("macs", cost.macs, 0.0, float(cost.macs(known.sizes)))
+        choice = self._chooser.choose(bounds, macs)
+        keeps = known.keeps(choice.counts)
+        plan = plan_of(original, known.groups, keeps)
+        weights, solutions = refit(
+            known.views,
+            known.layers,
+            known.survivors(keeps),
+            known.recovery,
+            known.contractions,
+            progress=self._options.progress,
+        )
+        pruned = apply(original, plan, weights)
+        outcome = Outcome(original, pruned, known, choice, solutions, cost)
+        held_out = Batches(self._samples, self._parts.held_out, self._options.batch)
+        report = describe(
+            outcome, targets, self._parts, held_out, self._sample, self._options, self._executor
+        )
+        return Result(pruned, plan, weights, report, original, self._sample, self._options)
+
+
+def plan_of(
+    model: onnx.ModelProto, groups: Sequence[ChannelGroup], keeps: Mapping[str, IndexArray]
+) -> Plan:
+    """The plan that keeps these units of a model's groups; groups without a keep stay whole."""
     edits = [Keep(g.name, tuple(keeps[g.name].tolist()), g.size) for g in groups if g.name in keeps]
-    plan = Plan(digest(original), tuple(edits))
-    weights, solutions = refit(
-        known.views,
-        known.layers,
-        known.survivors(keeps),
-        known.recovery,
-        known.contractions,
-        progress=options.progress,
-    )
-    pruned = apply(original, plan, weights)
-    outcome = Outcome(original, pruned, known, choice, solutions, cost)
-    held_out = Batches(samples, parts.held_out, options.batch)
-    report = describe(outcome, targets, parts, held_out, sample, options, executor)
-    return Result(pruned, plan, weights, report, original, sample, options)
+    return Plan(digest(model), tuple(edits))
 
 
 def apply_plan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from onnxprune.allocation import ALLOCATIONS, Bound, GroupChoice, PowerLaw
 from onnxprune.errors import TargetError
@@ -40,42 +41,57 @@ class Choice:
     laws: Mapping[str, PowerLaw]
 
 
-def choose(
-    study: Study,
-    bounds: Sequence[Bound],
-    tune: Batches,
-    options: Options,
-    executor: Executor,
-    macs: Bound,
-) -> Choice:
-    """Kept counts for all groups of a study.
+@dataclass(frozen=True)
+class Chooser:
+    """Chooses counts for one study, as often as it is asked.
 
-    Args:
+    Attributes:
         study: the network and its rankings.
-        bounds: the targets; none for the largest pruning that is safe.
         tune: samples for trials.
         options: settings.
         executor: where trials run.
-        macs: a bound on MACs, whose limit is searched where there are no targets.
-
-    Raises:
-        TargetError: the targets cannot be reached, or nothing can be pruned safely.
     """
-    measured = options.allocation == "sensitivity"
-    if not measured and bounds:
-        return Choice(allocate(study, bounds, options.allocation, {}), {})
-    trials = trial_network(study, tune, options, executor)
-    laws = measure_sensitivity(study, trials, progress=options.progress) if measured else {}
-    if bounds:
-        return Choice(allocate(study, bounds, options.allocation, laws), laws)
 
-    def within(fraction: float) -> dict[str, int]:
-        limit = replace(macs, limit=fraction * macs.full)
-        return allocate(study, [limit], options.allocation, laws)
+    study: Study
+    tune: Batches
+    options: Options
+    executor: Executor
 
-    least = _least_fraction(study, macs)
-    safe = _largest_safe(study, trials, within, least, progress=options.progress)
-    return Choice(safe, laws)
+    @cached_property
+    def trials(self) -> TrialNetwork:
+        """The network for trials, with as many tuning samples as their budget allows."""
+        return trial_network(self.study, self.tune, self.options, self.executor)
+
+    @cached_property
+    def laws(self) -> Mapping[str, PowerLaw]:
+        """Group name -> its damage law, where the allocation measures them."""
+        if self.options.allocation != "sensitivity":
+            return {}
+        return measure_sensitivity(self.study, self.trials, progress=self.options.progress)
+
+    def choose(self, bounds: Sequence[Bound], macs: Bound) -> Choice:
+        """Kept counts for all groups.
+
+        Args:
+            bounds: the targets; none for the largest pruning that is safe.
+            macs: a bound on MACs, whose limit is searched where there are no targets.
+
+        Raises:
+            TargetError: the targets cannot be reached, or nothing can be pruned safely.
+        """
+        if bounds:
+            return Choice(self._allocate(bounds), self.laws)
+
+        def within(fraction: float) -> dict[str, int]:
+            return self._allocate([replace(macs, limit=fraction * macs.full)])
+
+        least = _least_fraction(self.study, macs)
+        progress = self.options.progress
+        safe = _largest_safe(self.study, self.trials, within, least, progress=progress)
+        return Choice(safe, self.laws)
+
+    def _allocate(self, bounds: Sequence[Bound]) -> dict[str, int]:
+        return allocate(self.study, bounds, self.options.allocation, self.laws)
 
 
 def allocate(

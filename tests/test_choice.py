@@ -15,7 +15,7 @@ from onnxprune.choice import (
     SAFE_ERROR,
     TRIAL_PASSES,
     Choice,
-    choose,
+    Chooser,
     trial_network,
 )
 from onnxprune.errors import TargetError
@@ -34,7 +34,8 @@ def chosen(known: Studied, *targets: Target, options: Options | None = None) -> 
     sizes = known.study.sizes
     bounds = bounds_of(targets, known.cost, sizes, known.study.places, 75_530.0)
     macs = Bound("macs", known.cost.macs, 0.0, float(known.cost.macs(sizes)))
-    return choose(known.study, bounds, known.batches(), options or known.options, QUIET, macs)
+    chooser = Chooser(known.study, known.batches(), options or known.options, QUIET)
+    return chooser.choose(bounds, macs)
 
 
 def macs_of(counts: dict[str, int]) -> int:
