@@ -1,4 +1,9 @@
-"""Parameters, MACs and channels as multilinear functions of the groups' kept counts."""
+"""Parameters, MACs and channels as multilinear functions of the groups' kept counts.
+
+A section that can be dropped has a count as well, behind those of the groups: 1, or 0 if it is
+gone. The terms of all that goes with it are multiplied by it, those of a section inside another
+by both. What two sections share, and nobody else needs, is counted as if it stayed.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +17,10 @@ import onnx_graphsurgeon as gs
 
 from onnxprune.arrays import Array, Matrix, Vector
 from onnxprune.concrete import concrete
-from onnxprune.counts import AxisCounter, Product, expand
+from onnxprune.counts import AxisCounter, Count, Product, expand
 from onnxprune.mac_terms import LINEAR_OPS, MacTerms
 from onnxprune.network import Network
+from onnxprune.sections import Section
 
 
 @dataclass(frozen=True)
@@ -23,17 +29,21 @@ class Multilinear:
 
     Attributes:
         constants: shape (terms, factors).
-        slopes: shape (terms, factors, groups).
+        slopes: shape (terms, factors, groups + sections).
     """
 
     constants: Matrix
     slopes: Vector
 
     def __call__(self, counts: Array) -> Vector:
-        """The cost at kept counts of shape (..., groups), shape (...)."""
-        factors = self.constants + np.einsum(
-            "...g,tfg->...tf", np.asarray(counts, np.float64), self.slopes, optimize=True
-        )
+        """The cost at kept counts of shape (..., groups + sections), shape (...).
+
+        Counts of the groups alone stand for all sections being kept.
+        """
+        counts = np.asarray(counts, np.float64)
+        left_out = self.slopes.shape[-1] - counts.shape[-1]
+        counts = np.concatenate([counts, np.ones((*counts.shape[:-1], left_out))], axis=-1)
+        factors = self.constants + np.einsum("...g,tfg->...tf", counts, self.slopes, optimize=True)
         total: Vector = factors.prod(axis=-1).sum(axis=-1)
         return total
 
@@ -45,7 +55,7 @@ class Multilinear:
 
     @classmethod
     def of(cls, terms: Sequence[Product], groups: int) -> Multilinear:
-        """Collect terms."""
+        """Collect terms of so many groups, sections included."""
         changing = [[factor for factor in term if factor.slopes.any()] for term in terms]
         width = max(1, *map(len, changing)) if terms else 0
         constants = np.ones((len(terms), width))
@@ -81,7 +91,10 @@ class CostModel:
 
 
 def cost_model(
-    network: Network, model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int | None, ...]]
+    network: Network,
+    model: onnx.ModelProto,
+    input_shapes: Mapping[str, tuple[int | None, ...]],
+    sections: Sequence[Section] = (),
 ) -> CostModel:
     """The costs of a network for inputs of these shapes.
 
@@ -90,33 +103,66 @@ def cost_model(
         model: the canonical model itself.
         input_shapes: a shape for each graph input, with a batch of one sample; None for an extent
             that is not known.
+        sections: what may be dropped; their counts follow those of the groups in this order.
     """
     shapes = tensor_shapes(concrete(model, input_shapes))
     counter = AxisCounter(network)
     sizes = counter.sizes
     linear = [node for node in network.graph.nodes if node.op in LINEAR_OPS]
     mac_terms = MacTerms(network, shapes, counter)
-    macs = {node.name: mac_terms.of(node) for node in linear}
+    gates = Gates(sections, sizes.size)
+    macs = {node.name: gates.around(mac_terms.of(node), [node]) for node in linear}
     params = [
         product
         for tensor in network.graph.tensors().values()
         if is_parameter(tensor)
-        for product in expand([counter.count(tensor, axis) for axis in range(len(tensor.shape))])
+        for product in gates.around(
+            expand([counter.count(tensor, axis) for axis in range(len(tensor.shape))]),
+            tensor.outputs,
+        )
     ]
+    full = np.append(sizes, np.ones(len(sections)))
     return CostModel(
-        Multilinear.of([product for products in macs.values() for product in products], sizes.size),
-        Multilinear.of(params, sizes.size),
-        {
-            name: float(Multilinear.of(products, sizes.size)(sizes))
-            for name, products in macs.items()
-        },
+        Multilinear.of([product for products in macs.values() for product in products], full.size),
+        Multilinear.of(params, full.size),
+        {name: float(Multilinear.of(products, full.size)(full)) for name, products in macs.items()},
         frozenset(
             name
             for name, products in macs.items()
-            if any(factor.slopes.any() for product in products for factor in product)
+            if any(factor.slopes[: sizes.size].any() for product in products for factor in product)
         ),
         tuple(node.name for node in linear if node.outputs[0].name not in shapes),
     )
+
+
+class Gates:
+    """Multiplies terms by the counts of the sections that they go with.
+
+    Args:
+        sections: the sections.
+        groups: how many counts stand before theirs.
+    """
+
+    def __init__(self, sections: Sequence[Section], groups: int) -> None:
+        self._branches = [frozenset(section.branch) for section in sections]
+        self._gates = [
+            Count(0.0, np.eye(groups + len(sections))[groups + place])
+            for place in range(len(sections))
+        ]
+        self._behind = np.zeros(len(sections))
+
+    def around(self, products: Sequence[Product], nodes: Sequence[gs.Node]) -> list[Product]:
+        """The terms of what is needed as long as one of these nodes is."""
+        names = [node.name for node in nodes]
+        gates = tuple(
+            gate
+            for gate, branch in zip(self._gates, self._branches, strict=True)
+            if names and branch.issuperset(names)
+        )
+        return [(*map(self._widened, product), *gates) for product in products]
+
+    def _widened(self, count: Count) -> Count:
+        return Count(count.constant, np.append(count.slopes, self._behind))
 
 
 def parameter_count(model: onnx.ModelProto) -> int:
