@@ -16,7 +16,10 @@ from onnxprune.arrays import Array, IndexArray, Matrix, Vector
 from onnxprune.errors import TargetError
 
 Costs = Callable[[Array], Array]
-"""Counts of shape (..., groups) -> cost of shape (...), multilinear and non-decreasing."""
+"""Counts of shape (..., groups), of sections last -> cost of shape (...).
+
+Multilinear and non-decreasing.
+"""
 
 NAMED = 5
 """How many groups a message about an unreachable target names."""
@@ -31,12 +34,15 @@ class GroupChoice:
         allowed: kept counts, ascending, the last is the full size; shape (counts,).
         damage: predicted divergence at each count, non-increasing, 0 at full; shape (counts,).
         error: relative consumer error at each count, non-increasing; shape (counts,).
+        inner: names of the choices that count for nothing when this one is 0: what goes with a
+            section that is dropped.
     """
 
     name: str
     allowed: IndexArray
     damage: Vector
     error: Vector
+    inner: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

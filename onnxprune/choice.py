@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 
 from onnxprune.allocation import ALLOCATIONS, Bound, GroupChoice, PowerLaw
 from onnxprune.errors import TargetError
 from onnxprune.executor import Executor
 from onnxprune.options import Options
 from onnxprune.progress import shown
+from onnxprune.section_choice import measure_sections, section_choices, settled
 from onnxprune.sensitivity import LEVELS, measure_sensitivity, try_counts
 from onnxprune.study import Batches, Study
 from onnxprune.trials import TrialNetwork
@@ -28,12 +30,15 @@ MIN_TRIAL_SAMPLES = 32
 """Samples below which a trial says too little, whatever the budget."""
 
 
+NO_DROPS: Mapping[str, float] = MappingProxyType({})
+
+
 @dataclass(frozen=True)
 class Choice:
     """What was decided, and on what grounds.
 
     Attributes:
-        counts: group name -> channels kept.
+        counts: group name -> channels kept; section name -> 1, or 0 if it is dropped.
         laws: group name -> damage as measured; empty where it was not measured.
     """
 
@@ -69,6 +74,13 @@ class Chooser:
             return {}
         return measure_sensitivity(self.study, self.trials, progress=self.options.progress)
 
+    @cached_property
+    def drops(self) -> Mapping[str, float]:
+        """Section name -> what dropping it does, where the allocation measures that."""
+        if self.options.allocation != "sensitivity":
+            return {}
+        return measure_sections(self.study, self.trials, progress=self.options.progress)
+
     def choose(self, bounds: Sequence[Bound], macs: Bound) -> Choice:
         """Kept counts for all groups.
 
@@ -91,28 +103,41 @@ class Chooser:
         return Choice(safe, self.laws)
 
     def _allocate(self, bounds: Sequence[Bound]) -> dict[str, int]:
-        return allocate(self.study, bounds, self.options.allocation, self.laws)
+        return allocate(self.study, bounds, self.options.allocation, self.laws, self.drops)
 
 
 def allocate(
-    study: Study, bounds: Sequence[Bound], allocation: str, laws: Mapping[str, PowerLaw]
+    study: Study,
+    bounds: Sequence[Bound],
+    allocation: str,
+    laws: Mapping[str, PowerLaw],
+    drops: Mapping[str, float] = NO_DROPS,
 ) -> dict[str, int]:
-    """Group name -> kept count under the bounds.
+    """Group name -> kept count under the bounds, and section name -> 1, or 0 if it is dropped.
+
+    Args:
+        study: the network and its rankings.
+        bounds: the targets.
+        allocation: name of an allocation.
+        laws: group name -> damage, for allocations that go by it.
+        drops: section name -> damage of dropping it; sections without stay.
 
     Raises:
         TargetError: the bounds cannot be reached.
     """
     choices = [_group_choice(study, group.name, laws) for group in study.groups]
+    choices += section_choices(study, drops)
     inner = [study.restricted(bound) for bound in bounds]
     counts = ALLOCATIONS[allocation].allocate(choices, inner)
-    return {group.name: int(n) for group, n in zip(study.groups, counts, strict=True)}
+    chosen = {choice.name: int(n) for choice, n in zip(choices, counts, strict=True)}
+    return settled(study, chosen)
 
 
 def trial_network(
     study: Study, tune: Batches, options: Options, executor: Executor
 ) -> TrialNetwork:
     """The network for trials, with as many tuning samples as their budget allows."""
-    trials = len(LEVELS) * len(study.groups)
+    trials = len(LEVELS) * len(study.groups) + len(study.sections)
     count = max(MIN_TRIAL_SAMPLES, TRIAL_PASSES * len(tune.samples) // trials)
     extent = tune.samples.batch_extent or 1
     subset = replace(tune, indices=tune.indices[: -(-count // extent) * extent])

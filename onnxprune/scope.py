@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from onnxprune.allocation import Bound, Costs, GroupChoice
 from onnxprune.arrays import Array, IndexArray
 from onnxprune.budget import require_reachable
 from onnxprune.network import ChannelGroup, Network
+from onnxprune.sections import Section
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,26 @@ class Scope:
         network: the network.
         groups: the groups that may be cut.
         allowed: group name -> counts it may keep, ascending; the last is its size.
+        sections: the residual sections that may be dropped. Where counts are asked for, theirs (1,
+            or 0 if dropped) follow those of the groups.
     """
 
     network: Network
     groups: Sequence[ChannelGroup]
     allowed: Mapping[str, IndexArray]
+    sections: Sequence[Section] = field(default=(), kw_only=True)
 
     @classmethod
-    def of(cls, network: Network, groups: Sequence[ChannelGroup], align: Align) -> Scope:
-        """The scope of these groups under an alignment."""
-        return cls(network, groups, {g.name: allowed_counts(g, network, align) for g in groups})
+    def of(
+        cls,
+        network: Network,
+        groups: Sequence[ChannelGroup],
+        align: Align,
+        sections: Sequence[Section] = (),
+    ) -> Scope:
+        """The scope of these groups under an alignment, and of these sections."""
+        allowed = {g.name: allowed_counts(g, network, align) for g in groups}
+        return cls(network, groups, allowed, sections=sections)
 
     @property
     def sizes(self) -> IndexArray:
@@ -46,12 +57,19 @@ class Scope:
 
     @property
     def floors(self) -> IndexArray:
-        """The smallest counts of the groups that may be cut, shape (groups,)."""
-        return np.array([self.allowed[group.name][0] for group in self.groups], np.int64)
+        """The smallest counts of what may be cut or dropped, shape (groups + sections,)."""
+        least = [self.allowed[group.name][0] for group in self.groups]
+        return np.array([*least, *(0 for _ in self.sections)], np.int64)
 
     def restricted(self, bound: Bound) -> Bound:
-        """A bound as a function of the counts of the groups that may be cut, the others whole."""
-        places, sizes, cost = self.places, self.sizes, bound.cost
+        """A bound as a function of what may be cut or dropped, the other groups whole.
+
+        The bound's own cost is asked for counts of all groups, and of the sections if there are.
+        """
+        dropping = len(self.sections)
+        sizes = np.append(self.sizes, np.ones(dropping, np.int64))
+        places = np.append(self.places, self.sizes.size + np.arange(dropping))
+        cost = bound.cost
 
         def of_selected(counts: Array) -> Array:
             full = np.tile(sizes, (*counts.shape[:-1], 1))
@@ -68,4 +86,6 @@ class Scope:
             allowed = self.allowed[group.name]
             unknown = np.zeros(allowed.size)
             choices.append(GroupChoice(group.name, allowed, unknown, unknown))
+        stays, lost = np.arange(2), np.zeros(2)
+        choices += [GroupChoice(section.name, stays, lost, lost) for section in self.sections]
         require_reachable(choices, [self.restricted(bound) for bound in bounds])

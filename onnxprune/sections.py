@@ -152,7 +152,7 @@ def _search(network: Network) -> Sections:
     return Sections(tuple(found), tuple(frozen))
 
 
-def dropped_channels(sections: Iterable[Section], groups: Iterable[ChannelGroup]) -> set[str]:
+def dropped_groups(sections: Iterable[Section], groups: Iterable[ChannelGroup]) -> set[str]:
     """Names of the groups that go with these sections."""
     gone = tuple(sections)
     return {group.name for group in groups if any(section.holds(group) for section in gone)}

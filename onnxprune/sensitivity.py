@@ -16,6 +16,7 @@ from onnxprune.arrays import IndexArray
 from onnxprune.comparison import OutputDistance
 from onnxprune.progress import shown
 from onnxprune.refit import padded, refit
+from onnxprune.section_choice import dropped, replacements
 from onnxprune.study import Study
 from onnxprune.trials import TrialNetwork
 
@@ -44,11 +45,12 @@ def measure_sensitivity(
 def try_counts(
     study: Study, network: TrialNetwork, counts: Mapping[str, int]
 ) -> list[OutputDistance]:
-    """Distances of the outputs when the groups keep these counts, consumers recovered quickly."""
+    """Distances of the outputs at these counts, consumers recovered quickly, sections dropped."""
     alive = study.survivors(study.keeps(counts))
     weights, _ = refit(study.views, study.layers, alive, study.trial_recovery, study.contractions)
     masks = {name: view.mask(alive) for name, view in study.contractions.items()}
-    return network.distances(padded(study.views, weights, alive), masks)
+    replaced = padded(study.views, weights, alive) | replacements(study, dropped(study, counts))
+    return network.distances(replaced, masks)
 
 
 def trial_counts(allowed: IndexArray) -> list[int]:

@@ -125,6 +125,7 @@ def study(
         rank(network, groups, layers, criterion, progress=options.progress),
         RECOVERIES["least-squares" if options.recovery else "none"],
         QUICK_RECOVERY if options.recovery else RECOVERIES["none"],
+        sections=scope.sections,
     )
 
 

@@ -1,0 +1,111 @@
+"""What dropping residual sections does to the outputs, and sections as choices of an allocation.
+
+A section is a choice between 1, it stays, and 0. What dropping it alone does is measured by a
+trial in which its last linear maps make the mean of what they made. If it goes, so do the channel
+groups inside it, and what narrowing them would have done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from onnxprune.allocation import GroupChoice
+from onnxprune.arrays import Array, Vector
+from onnxprune.plan import Drop, Weights
+from onnxprune.progress import shown
+from onnxprune.sections import Section, dropped_groups
+from onnxprune.study import Study
+from onnxprune.trials import TrialNetwork
+
+STAYS = np.array([0, 1])
+"""The counts of a section."""
+
+
+def dropped(study: Study, counts: Mapping[str, int]) -> list[Section]:
+    """The sections that these counts drop: those whose count is 0."""
+    return [section for section in study.sections if counts.get(section.name, 1) == 0]
+
+
+def replacements(study: Study, sections: Iterable[Section]) -> dict[str, tuple[Array, Array]]:
+    """Name of every last map of these sections -> zeros, and its mean output as bias."""
+    result: dict[str, tuple[Array, Array]] = {}
+    for section in sections:
+        # a section that lies in another comes first, and the outer one's maps make it zero
+        result |= section.replacements(_means(study, section))
+    return result
+
+
+def _means(study: Study, section: Section) -> dict[str, Vector]:
+    """E[y] of the last maps whose inputs were observed, from the constant in their Grams."""
+    means = {}
+    for linear_map in section.tail.maps:
+        if linear_map.name in study.views:
+            rows = [
+                layer.weight @ (layer.gram[:, -1] / layer.gram[-1, -1])
+                for layer in study.layers[linear_map.name]
+            ]
+            view = study.views[linear_map.name]
+            means[linear_map.name] = view.bias_tensor(rows).astype(np.float64)
+    return means
+
+
+def with_constants(weights: Weights, study: Study, counts: Mapping[str, int]) -> Weights:
+    """The weights, and what is added in place of the sections that these counts drop."""
+    constants = {}
+    for section in dropped(study, counts):
+        constant = section.constant(replacements(study, [section]))
+        if constant.any():
+            constants[section.name] = constant.astype(section.dtype)
+    return replace(weights, constants=constants)
+
+
+def drops(study: Study, counts: Mapping[str, int]) -> tuple[Drop, ...]:
+    """The edits of the sections that these counts drop."""
+    return tuple(Drop(section.name) for section in dropped(study, counts))
+
+
+def measure_sections(
+    study: Study, network: TrialNetwork, *, progress: bool = False
+) -> dict[str, float]:
+    """Name of every section -> divergence of the outputs when it alone is dropped."""
+    damage = {}
+    for section in shown(study.sections, "measuring sections", progress=progress):
+        distances = network.distances(replacements(study, [section]))
+        damage[section.name] = float(np.mean([d.divergence for d in distances]))
+    return damage
+
+
+def section_choices(study: Study, damage: Mapping[str, float]) -> list[GroupChoice]:
+    """The sections whose damage was measured, as an allocation sees them."""
+    return [
+        GroupChoice(
+            section.name,
+            STAYS if section.name in damage else STAYS[1:],
+            lost,
+            lost,
+            inner=tuple(_inside(study, section)),
+        )
+        for section in study.sections
+        for lost in [
+            np.array([damage[section.name], 0.0]) if section.name in damage else np.zeros(1)
+        ]
+    ]
+
+
+def _inside(study: Study, section: Section) -> Sequence[str]:
+    """Names of the groups and sections that go with a section."""
+    branch = set(section.branch)
+    groups = sorted(dropped_groups([section], study.groups))
+    return [*groups, *(other.name for other in study.sections if other.name in branch)]
+
+
+def settled(study: Study, counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts at which all that goes with a dropped section is whole: what it keeps says nothing."""
+    gone = {name for section in dropped(study, counts) for name in _inside(study, section)}
+    whole = {group.name: group.size for group in study.groups} | dict.fromkeys(
+        (section.name for section in study.sections), 1
+    )
+    return {name: whole[name] if name in gone else count for name, count in counts.items()}

@@ -1,0 +1,228 @@
+"""A table of dropping against narrowing at equal cost.
+
+For every residual section of a network: what dropping it alone does to the outputs, and what
+narrowing channels anywhere for the same MACs does. Then for shares of the MACs: channels only,
+sections only, both. Calibration takes the first 1 000 train images, the next 500 measure; results
+are appended to a file, one JSON object per line.
+
+    python tools/bench_sections.py [--network NAME ...] [--table]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+from bench_accuracy import ROOT, Bench, Case, cifar_loader
+
+from onnxprune.allocation import Bound
+from onnxprune.arrays import Array
+from onnxprune.choice import allocate, trial_network
+from onnxprune.comparison import kl_divergence
+from onnxprune.cost import cost_model
+from onnxprune.errors import TargetError
+from onnxprune.plan import Keep, Plan
+from onnxprune.refit import refit
+from onnxprune.rewrite import apply, digest
+from onnxprune.runtime import Session
+from onnxprune.section_choice import drops, measure_sections, with_constants
+from onnxprune.sections import find_sections
+from onnxprune.sensitivity import measure_sensitivity
+from onnxprune.study import Study
+
+RESULTS = ROOT / "docs" / "results" / "sections.jsonl"
+CASES = (
+    Case("resnet20_cifar10", "lossless_train", "lossless_test", 1000),
+    Case("resnet56_cifar10", "lossless_train", "lossless_test", 1000),
+)
+FRACTIONS = (0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+MEASURED_IMAGES = 500
+KINDS = ("channels", "sections", "both")
+Counts = Mapping[str, int]
+
+
+class SectionBench:
+    """A network with its sections, the damage of each, and images nothing was fitted on."""
+
+    def __init__(self, case: Case) -> None:
+        self.bench = bench = Bench(case)
+        ranked = bench.rank("obs")
+        found = find_sections(ranked.network, ranked.canonical).found
+        self.known: Study = replace(ranked, sections=found)
+        shape = {"input": (1, *bench.test.shape[1:])}
+        self.cost = cost_model(ranked.network, ranked.canonical, shape, found)
+        self.full = float(self.cost.macs(self.known.sizes))
+        start = time.perf_counter()
+        trials = trial_network(self.known, bench.tune, bench.options, bench.executor)
+        self.laws = measure_sensitivity(self.known, trials)
+        self.drops = measure_sections(self.known, trials)
+        self.trial_seconds = time.perf_counter() - start
+        images, _ = cifar_loader().images(case.train, case.calibration_images + MEASURED_IMAGES)
+        self.images = cifar_loader().normalised(images[case.calibration_images :])
+        self.reference = self.scores(bench.model)
+
+    def bound(self, macs: float) -> Bound:
+        """A target on the MACs."""
+        return Bound("macs", self.cost.macs, macs * (1 + 1e-9), self.full)
+
+    def choose(self, kind: str, macs: float) -> Counts:
+        """The counts with least damage within so many MACs."""
+        known = self.known
+        if kind == "channels":
+            known = replace(known, sections=())
+        if kind == "sections":
+            whole = {name: allowed[-1:] for name, allowed in known.allowed.items()}
+            known = replace(known, allowed=whole)
+        return allocate(known, [self.bound(macs)], "sensitivity", self.laws, self.drops)
+
+    def macs(self, counts: Counts) -> float:
+        """The MACs of counts."""
+        known = self.known
+        kept = [counts.get(group.name, group.size) for group in known.network.groups]
+        return float(self.cost.macs([*kept, *(counts.get(s.name, 1) for s in known.sections)]))
+
+    def predicted(self, counts: Counts) -> float:
+        """The sum of the damages as the allocation sees it."""
+        known = self.known
+        total = sum(self.drops[s.name] for s in known.sections if not counts.get(s.name, 1))
+        for group in known.groups:
+            error = known.rankings[group.name].error[[counts.get(group.name, group.size)]]
+            total += float(self.laws[group.name](error)[0])
+        return total
+
+    def finish(self, counts: Counts) -> onnx.ModelProto:
+        """The model of these counts."""
+        known = self.known
+        keeps = known.keeps(counts)
+        sizes = {group.name: group.size for group in known.groups}
+        edits = [Keep(n, tuple(k.tolist()), sizes[n]) for n, k in keeps.items()]
+        alive = known.survivors(keeps)
+        weights, _ = refit(known.views, known.layers, alive, known.recovery, known.contractions)
+        plan = Plan(digest(self.bench.model), (*edits, *drops(known, counts)))
+        return apply(self.bench.model, plan, with_constants(weights, known, counts))
+
+    def scores(self, model: onnx.ModelProto) -> Array:
+        """Class scores of the measuring images, shape (images, classes)."""
+        session = Session(model)
+        parts = range(0, len(self.images), 100)
+        return np.concatenate([session.run({"input": self.images[i : i + 100]})[0] for i in parts])
+
+    def divergence(self, model: onnx.ModelProto) -> float:
+        """Mean divergence of the class scores from the original's."""
+        return float(kl_divergence(self.reference, self.scores(model)).mean())
+
+    def sections(self) -> Iterator[dict[str, Any]]:
+        """A row for every section."""
+        for section in self.known.sections:
+            counts = {section.name: 0}
+            macs = self.macs(counts)
+            narrowed = self.choose("channels", macs)
+            plain = Plan(digest(self.bench.model), drops(self.known, counts))
+            yield {
+                "section": section.name,
+                "nodes": len(section.branch),
+                "macs_saved": round(1 - macs / self.full, 4),
+                "trial": round(self.drops[section.name], 4),
+                "dropped": round(self.divergence(self.finish(counts)), 4),
+                "dropped_without_constant": round(
+                    self.divergence(apply(self.bench.model, plain)), 4
+                ),
+                "narrowed": round(self.divergence(self.finish(narrowed)), 4),
+            }
+
+    def networks(self) -> Iterator[dict[str, Any]]:
+        """A row for every share of the MACs and kind of cut."""
+        for fraction in FRACTIONS:
+            for kind in KINDS:
+                start = time.perf_counter()
+                try:
+                    counts = self.choose(kind, fraction * self.full)
+                except TargetError:
+                    continue
+                seconds = time.perf_counter() - start
+                model = self.finish(counts)
+                yield {
+                    "macs_target": fraction,
+                    "kind": kind,
+                    "macs": round(self.macs(counts) / self.full, 4),
+                    "dropped": [s.name for s in self.known.sections if not counts.get(s.name, 1)],
+                    "predicted": round(self.predicted(counts), 4),
+                    "divergence": round(self.divergence(model), 4),
+                    "accuracy": round(self.bench.accuracy(model), 2),
+                    "seconds": round(seconds, 2),
+                }
+
+
+def recorded() -> list[dict[str, Any]]:
+    """Every row measured so far."""
+    if not RESULTS.exists():
+        return []
+    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+
+
+def measure(case: Case) -> None:
+    """Append the rows of one network."""
+    bench = SectionBench(case)
+    about = {"model": case.model, "base": round(bench.bench.base, 2), "test": case.reported}
+    for row in (*bench.sections(), *bench.networks()):
+        with RESULTS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(about | row) + "\n")
+        print(json.dumps(row), flush=True)
+    print(f"trials took {bench.trial_seconds:.1f} s")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: two tables per network."""
+    lines = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        own = [row for row in rows if row["model"] == model]
+        lines += [
+            f"### {model}.onnx",
+            "",
+            "| section | MACs saved | dropped | dropped, mean too | narrowed for the same MACs |",
+            "|---|---:|---:|---:|---:|",
+        ]
+        lines += [
+            f"| {r['section']} | {r['macs_saved']:.1%} | {r['dropped']:.4f} "
+            f"| {r['dropped_without_constant']:.4f} | {r['narrowed']:.4f} |"
+            for r in own
+            if "section" in r
+        ]
+        lines += [
+            "",
+            f"Accuracy on `{own[0]['test']}`, original {own[0]['base']:.2f} %.",
+            "",
+            "| MACs | cut | sections dropped | predicted damage | divergence | accuracy |",
+            "|---:|---|---:|---:|---:|---:|",
+        ]
+        lines += [
+            f"| {r['macs_target']:.0%} | {r['kind']} | {len(r['dropped'])} | {r['predicted']:.4f} "
+            f"| {r['divergence']:.4f} | {r['accuracy']:.2f} |"
+            for r in own
+            if "kind" in r
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what is missing, then print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", action="append", choices=[case.model for case in CASES])
+    parser.add_argument("--table", action="store_true", help="only print what was measured")
+    given = parser.parse_args()
+    done = {row["model"] for row in recorded()}
+    for case in CASES if not given.table else ():
+        if case.model not in done and (given.network is None or case.model in given.network):
+            measure(case)
+    print(table(recorded()))
+
+
+if __name__ == "__main__":
+    main()
