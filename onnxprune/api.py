@@ -6,7 +6,7 @@
     groups       which channels must be kept or removed together
     scope        which of them may be cut, how far; whether the targets can be reached
     study        Gram matrices of what the consumers read; the order in which channels go
-    choice       how many channels every group keeps under the targets
+    choice       how many channels every group keeps under the targets; which sections go
     refit        the consumers' new weights
     rewrite      the smaller model
     validation   whether it is sound, and how far it is from the original
@@ -42,11 +42,12 @@ from onnxprune.model import load, pending
 from onnxprune.network import ChannelGroup, Network
 from onnxprune.options import Options
 from onnxprune.outcome import Outcome, describe
-from onnxprune.plan import Keep, Plan, Weights
+from onnxprune.plan import Drop, Keep, Plan, Weights
 from onnxprune.refit import refit
 from onnxprune.report import Report
 from onnxprune.rewrite import apply, digest
 from onnxprune.scope import Scope
+from onnxprune.section_choice import droppable_sections, drops, with_constants
 from onnxprune.study import Batches, Study, study
 from onnxprune.target import Target, bounds_of
 from onnxprune.validation import check_file
@@ -145,9 +146,10 @@ class Pruner:
         self._executor: Executor = InProcess(options.progress)
         self._sample = next(iter(Batches(samples, self._parts.held_out, 1)))
         shapes = {name: array.shape for name, array in self._sample.items()}
-        cost = cost_model(network, self._canonical, shapes)
+        sections = droppable_sections(network, self._canonical, options)
+        cost = cost_model(network, self._canonical, shapes, sections)
         self._cost = _per_sample(cost, samples.batch_extent or 1)
-        self._scope = Scope.of(network, groups, options.align)
+        self._scope = Scope.of(network, groups, options.align, sections)
 
     @cached_property
     def _study(self) -> Study:
@@ -169,7 +171,7 @@ class Pruner:
         macs = Bound("macs", cost.macs, 0.0, float(cost.macs(known.sizes)))
         choice = self._chooser.choose(bounds, macs)
         keeps = known.keeps(choice.counts)
-        plan = plan_of(original, known.groups, keeps)
+        plan = plan_of(original, known.groups, keeps, drops(known, choice.counts))
         weights, solutions = refit(
             known.views,
             known.layers,
@@ -178,6 +180,7 @@ class Pruner:
             known.contractions,
             progress=self._options.progress,
         )
+        weights = with_constants(weights, known, choice.counts)
         pruned = apply(original, plan, weights)
         outcome = Outcome(original, pruned, known, choice, solutions, cost)
         held_out = Batches(self._samples, self._parts.held_out, self._options.batch)
@@ -188,11 +191,17 @@ class Pruner:
 
 
 def plan_of(
-    model: onnx.ModelProto, groups: Sequence[ChannelGroup], keeps: Mapping[str, IndexArray]
+    model: onnx.ModelProto,
+    groups: Sequence[ChannelGroup],
+    keeps: Mapping[str, IndexArray],
+    drops: Sequence[Drop] = (),
 ) -> Plan:
-    """The plan that keeps these units of a model's groups; groups without a keep stay whole."""
+    """The plan that keeps these units of a model's groups, and drops these sections.
+
+    Groups without a keep stay whole.
+    """
     edits = [Keep(g.name, tuple(keeps[g.name].tolist()), g.size) for g in groups if g.name in keeps]
-    return Plan(digest(model), tuple(edits))
+    return Plan(digest(model), (*edits, *drops))
 
 
 def apply_plan(

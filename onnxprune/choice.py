@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -40,10 +40,12 @@ class Choice:
     Attributes:
         counts: group name -> channels kept; section name -> 1, or 0 if it is dropped.
         laws: group name -> damage as measured; empty where it was not measured.
+        drops: section name -> damage as measured.
     """
 
     counts: dict[str, int]
     laws: Mapping[str, PowerLaw]
+    drops: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Chooser:
             TargetError: the targets cannot be reached, or nothing can be pruned safely.
         """
         if bounds:
-            return Choice(self._allocate(bounds), self.laws)
+            return Choice(self._allocate(bounds), self.laws, self.drops)
 
         def within(fraction: float) -> dict[str, int]:
             return self._allocate([replace(macs, limit=fraction * macs.full)])
@@ -100,7 +102,7 @@ class Chooser:
         least = _least_fraction(self.study, macs)
         progress = self.options.progress
         safe = _largest_safe(self.study, self.trials, within, least, progress=progress)
-        return Choice(safe, self.laws)
+        return Choice(safe, self.laws, self.drops)
 
     def _allocate(self, bounds: Sequence[Bound]) -> dict[str, int]:
         return allocate(self.study, bounds, self.options.allocation, self.laws, self.drops)

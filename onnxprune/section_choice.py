@@ -11,17 +11,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import onnx
 
 from onnxprune.allocation import GroupChoice
 from onnxprune.arrays import Array, Vector
+from onnxprune.network import Network
+from onnxprune.options import Options
 from onnxprune.plan import Drop, Weights
 from onnxprune.progress import shown
-from onnxprune.sections import Section, dropped_groups
+from onnxprune.sections import Section, dropped_groups, find_sections
 from onnxprune.study import Study
 from onnxprune.trials import TrialNetwork
 
 STAYS = np.array([0, 1])
 """The counts of a section."""
+
+
+def droppable_sections(
+    network: Network, canonical: onnx.ModelProto, options: Options
+) -> tuple[Section, ...]:
+    """The sections of a network that the options let be dropped.
+
+    A section goes with all its layers: one whose name is excluded holds it.
+    """
+    if not options.sections or options.allocation != "sensitivity":
+        return ()
+    found = find_sections(network, canonical).found
+    return tuple(s for s in found if options.selects((s.name, *s.branch)))
 
 
 def dropped(study: Study, counts: Mapping[str, int]) -> list[Section]:

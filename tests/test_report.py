@@ -10,7 +10,7 @@ import pytest
 
 from onnxprune.comparison import OutputDistance
 from onnxprune.latency import Latency
-from onnxprune.report import Footprint, FrozenReport, GroupReport, Price, Report
+from onnxprune.report import Footprint, FrozenReport, GroupReport, Price, Report, SectionReport
 
 
 def distance(*, scores: bool = True) -> OutputDistance:
@@ -26,6 +26,7 @@ REPORT = Report(
     before=Footprint(12_000, 1_000_000, 48_500, Latency(2.0, 3.0, 100)),
     after=Footprint(6_000, 450_000, 24_250, Latency(1.0, 1.2, 100)),
     outputs=[distance()],
+    sections=[SectionReport("add1", ("conv3", "relu3", "conv4"), ("conv3",), 0.125, 0.03)],
     groups=[
         GroupReport(
             "conv1",
@@ -63,6 +64,14 @@ def test_json_has_everything():
     assert output["top1_agreement"] == 0.0
     assert output["relative_error"] == REPORT.outputs[0].relative_error
     assert output["divergence"] > 0
+    (section,) = json.loads(json.dumps(record["sections"]))
+    assert section == {
+        "name": "add1",
+        "layers": ["conv3", "relu3", "conv4"],
+        "groups": ["conv3"],
+        "macs_share": 0.125,
+        "divergence": 0.03,
+    }
     first, second = record["groups"]
     assert (first["kept"], first["size"], first["keep"]) == (3, 4, [0, 2, 3])
     assert (first["error"], first["divergence"]) == (0.01, 0.002)
@@ -131,6 +140,8 @@ def test_the_table_says_the_rest():
     assert f"output logits: relative error {error:.4f}" in table
     assert "same top class 0.0% (2 held-out samples)" in table
     assert "channels kept: 11 of 12 in 2 groups" in table
+    assert "dropped:\n  add1: 3 nodes (12.5% of MACs)" in table
+    assert "dropped:" not in replace(REPORT, sections=[]).table()
     assert "fc: 10 of 10 channels (25.0% of MACs): graph output 'logits'" in table
     assert "note: few calibration rows" in table
 
