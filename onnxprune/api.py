@@ -43,11 +43,14 @@ from onnxprune.network import ChannelGroup, Network
 from onnxprune.options import Options
 from onnxprune.outcome import Outcome, describe
 from onnxprune.plan import Drop, Keep, Plan, Weights
+from onnxprune.recovery import Solution
 from onnxprune.refit import refit
 from onnxprune.report import Report
 from onnxprune.rewrite import apply, digest
 from onnxprune.scope import Scope
-from onnxprune.section_choice import droppable_sections, drops, with_constants
+from onnxprune.section_choice import droppable_sections, dropped, drops, with_constants
+from onnxprune.sections import Section
+from onnxprune.sequential import refit_in_order
 from onnxprune.study import Batches, Study, study
 from onnxprune.target import Target, bounds_of
 from onnxprune.validation import check_file
@@ -172,15 +175,7 @@ class Pruner:
         choice = self._chooser.choose(bounds, macs)
         keeps = known.keeps(choice.counts)
         plan = plan_of(original, known.groups, keeps, drops(known, choice.counts))
-        weights, solutions = refit(
-            known.views,
-            known.layers,
-            known.survivors(keeps),
-            known.recovery,
-            known.contractions,
-            progress=self._options.progress,
-        )
-        weights = with_constants(weights, known, choice.counts)
+        weights, solutions = self._recovered(keeps, dropped(known, choice.counts))
         pruned = apply(original, plan, weights)
         outcome = Outcome(original, pruned, known, choice, solutions, cost)
         held_out = Batches(self._samples, self._parts.held_out, self._options.batch)
@@ -188,6 +183,40 @@ class Pruner:
             outcome, targets, self._parts, held_out, self._sample, self._options, self._executor
         )
         return Result(pruned, plan, weights, report, original, self._sample, self._options)
+
+    def _recovered(
+        self, keeps: Mapping[str, IndexArray], sections: Sequence[Section]
+    ) -> tuple[Weights, dict[str, list[Solution]]]:
+        """The consumers' new weights without these sections, and how they were found."""
+        known, options = self._study, self._options
+        gone = {node for section in sections for node in section.branch}
+        prior = refit(
+            {name: view for name, view in known.views.items() if name not in gone},
+            known.layers,
+            known.survivors(keeps),
+            known.recovery,
+            known.contractions,
+            progress=options.progress,
+        )
+        if not (options.recovery and options.sequential):
+            return with_constants(prior.weights, known, sections), prior.solutions
+        fit, tune = (
+            Batches(self._samples, indices, options.batch)
+            for indices in (self._parts.fit, self._parts.tune)
+        )
+        refitted = refit_in_order(
+            known,
+            prior,
+            known.recovery,
+            fit,
+            tune,
+            self._executor,
+            seed=options.seed,
+            provider=options.provider,
+            sections=sections,
+        )
+        weights = with_constants(refitted.weights, known, sections)
+        return weights, prior.solutions | refitted.solutions
 
 
 def plan_of(

@@ -21,7 +21,7 @@ from onnxprune.linear_map import Contraction, LinearMap
 from onnxprune.model import export_graph
 from onnxprune.rewrite import add_bias
 
-NO_MASKS: Mapping[str, Array] = MappingProxyType({})
+NONE: Mapping[str, Array] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ class FullSize:
     def replaced(
         self,
         weights: Mapping[str, tuple[Array, Array]],
-        masks: Mapping[str, Array] = NO_MASKS,
+        masks: Mapping[str, Array] = NONE,
+        before: Mapping[str, Array] = NONE,
     ) -> dict[str, Array]:
         """Initializers and what they hold when consumers have other weights.
 
@@ -89,13 +90,15 @@ class FullSize:
             weights: consumer name -> (full-size weight, bias) instead of its own.
             masks: name of a product of two activations -> what to multiply its first factor's
                 last axis with.
+            before: what initializers already hold instead of their own; a bias may share one with
+                another map's.
         """
         values = {self.masks[name]: mask for name, mask in masks.items()}
         for name, (weight, bias) in weights.items():
             slot = self.slots[name]
             values[slot.weight] = weight
             for sharer, place, offset in slot.biases:
-                held = values.get(place, self.values[place])
+                held = values.get(place, before.get(place, self.values[place]))
                 values[place] = sharer.with_bias(held, bias + offset)
         return values
 

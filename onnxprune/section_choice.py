@@ -68,10 +68,10 @@ def _means(study: Study, section: Section) -> dict[str, Vector]:
     return means
 
 
-def with_constants(weights: Weights, study: Study, counts: Mapping[str, int]) -> Weights:
-    """The weights, and what is added in place of the sections that these counts drop."""
+def with_constants(weights: Weights, study: Study, sections: Iterable[Section]) -> Weights:
+    """The weights, and what is added in place of these sections."""
     constants = {}
-    for section in dropped(study, counts):
+    for section in sections:
         constant = section.constant(replacements(study, [section]))
         if constant.any():
             constants[section.name] = constant.astype(section.dtype)

@@ -47,10 +47,10 @@ def try_counts(
 ) -> list[OutputDistance]:
     """Distances of the outputs at these counts, consumers recovered quickly, sections dropped."""
     alive = study.survivors(study.keeps(counts))
-    weights, _ = refit(study.views, study.layers, alive, study.trial_recovery, study.contractions)
-    masks = {name: view.mask(alive) for name, view in study.contractions.items()}
-    replaced = padded(study.views, weights, alive) | replacements(study, dropped(study, counts))
-    return network.distances(replaced, masks)
+    tried = refit(study.views, study.layers, alive, study.trial_recovery, study.contractions)
+    weights = padded(study.views, tried.weights, alive)
+    emptied = replacements(study, dropped(study, counts))
+    return network.distances(weights | emptied, tried.masks)
 
 
 def trial_counts(allowed: IndexArray) -> list[int]:

@@ -14,7 +14,7 @@ from onnxprune.arrays import Array, Feed
 from onnxprune.comparison import OutputDistance, distances, is_numeric
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.executor import Executor
-from onnxprune.full_size import NO_MASKS, FullSize
+from onnxprune.full_size import NONE, FullSize
 from onnxprune.runtime import Provider, Session
 
 
@@ -54,7 +54,7 @@ class TrialNetwork:
     def distances(
         self,
         replaced: Mapping[str, tuple[Array, Array]],
-        masks: Mapping[str, Array] = NO_MASKS,
+        masks: Mapping[str, Array] = NONE,
     ) -> list[OutputDistance]:
         """Distances from the original's of all outputs that are arrays of numbers.
 
@@ -76,7 +76,7 @@ class TrialNetwork:
         self,
         feed: Feed,
         replaced: Mapping[str, tuple[Array, Array]],
-        masks: Mapping[str, Array] = NO_MASKS,
+        masks: Mapping[str, Array] = NONE,
     ) -> list[Array]:
         weights = {**self._network.values, **self._network.replaced(replaced, masks)}
         return self._session.run({**feed, **weights}, self._names)

@@ -41,10 +41,12 @@ GRAPH_HALF = (
     "rules",
     "scatters",
     "sections",
+    "segments",
     "shape_hints",
     "shape_values",
     "shape_writing",
     "shuffles",
+    "stages",
     "stand_ins",
     "tails",
     "unpacking",
@@ -57,7 +59,9 @@ STATISTICS = (
     "host_gram",
     "linalg",
     "recovery",
+    "regression",
     "scores",
+    "sequential",
     "statistics",
 )
 GRAPH_LIBRARIES = ("onnx", "onnx_graphsurgeon", "onnxruntime")

@@ -71,7 +71,7 @@ def test_a_trial_is_at_the_distance_of_the_network_without_the_section(name: str
     damage = measure_sections(known, trials)
     for section in known.sections:
         counts = {section.name: 0}
-        weights = with_constants(Weights({}), known, counts)
+        weights = with_constants(Weights({}), known, dropped(known, counts))
         pruned = apply(model, Plan(digest(model), drops(known, counts)), weights)
         (wanted,) = compare(model, pruned, everything, QUIET)
         assert wanted.divergence > 0
@@ -91,7 +91,7 @@ def test_the_mean_takes_the_place_of_a_branch() -> None:
     model = RESIDUALS["scaled and shifted"].build()
     known, _ = studied(model)
     (section,) = known.sections
-    constant = with_constants(Weights({}), known, {section.name: 0}).constants[section.name]
+    constant = with_constants(Weights({}), known, [section]).constants[section.name]
     with_branch = onnx.ModelProto.FromString(known.canonical.SerializeToString())
     made = section.join.inputs[section.operand].name
     del with_branch.graph.output[:]

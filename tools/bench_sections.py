@@ -31,7 +31,7 @@ from onnxprune.plan import Keep, Plan
 from onnxprune.refit import refit
 from onnxprune.rewrite import apply, digest
 from onnxprune.runtime import Session
-from onnxprune.section_choice import drops, measure_sections, with_constants
+from onnxprune.section_choice import dropped, drops, measure_sections, with_constants
 from onnxprune.sections import find_sections
 from onnxprune.sensitivity import measure_sensitivity
 from onnxprune.study import Study
@@ -103,9 +103,11 @@ class SectionBench:
         sizes = {group.name: group.size for group in known.groups}
         edits = [Keep(n, tuple(k.tolist()), sizes[n]) for n, k in keeps.items()]
         alive = known.survivors(keeps)
-        weights, _ = refit(known.views, known.layers, alive, known.recovery, known.contractions)
+        prior = refit(known.views, known.layers, alive, known.recovery, known.contractions)
         plan = Plan(digest(self.bench.model), (*edits, *drops(known, counts)))
-        return apply(self.bench.model, plan, with_constants(weights, known, counts))
+        return apply(
+            self.bench.model, plan, with_constants(prior.weights, known, dropped(known, counts))
+        )
 
     def scores(self, model: onnx.ModelProto) -> Array:
         """Class scores of the measuring images, shape (images, classes)."""
