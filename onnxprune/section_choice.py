@@ -55,16 +55,13 @@ def replacements(study: Study, sections: Iterable[Section]) -> dict[str, tuple[A
 
 
 def _means(study: Study, section: Section) -> dict[str, Vector]:
-    """E[y] of the last maps whose inputs were observed, from the constant in their Grams."""
+    """E[y] of the last maps, from the constant in their Grams."""
     means = {}
-    for linear_map in section.tail.maps:
-        if linear_map.name in study.views:
-            rows = [
-                layer.weight @ (layer.gram[:, -1] / layer.gram[-1, -1])
-                for layer in study.layers[linear_map.name]
-            ]
-            view = study.views[linear_map.name]
-            means[linear_map.name] = view.bias_tensor(rows).astype(np.float64)
+    for name in (linear_map.name for linear_map in section.tail.maps):
+        rows = [
+            layer.weight @ (layer.gram[:, -1] / layer.gram[-1, -1]) for layer in study.layers[name]
+        ]
+        means[name] = study.views[name].bias_tensor(rows).astype(np.float64)
     return means
 
 

@@ -145,6 +145,14 @@ RESIDUALS: dict[str, Residual] = {
         ),
         {"g": "f"},
     ),
+    "first layer's weights used elsewhere": Residual(
+        image(
+            "r = Relu(c) d = Conv <pads=[4,4,4,4]> (r, w6) e = Relu(d) f = Conv (e, w5, b5)"
+            " g = Add(f, r) q = Relu(g) h = Conv <pads=[4,4,4,4]> (q, w6)",
+            w6=(8, 8, 9, 9),
+        ),
+        {"g": "f"},
+    ),
     "scaled and shifted": Residual(
         image(
             f"r = Relu(c) {TWO} k = Mul(scale, f) l = Sub(k, few) m = Div(l, two) g = Add(m, r)"

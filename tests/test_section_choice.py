@@ -107,6 +107,24 @@ def test_the_mean_takes_the_place_of_a_branch() -> None:
     assert np.abs(constant).max() > 0.1 * spread.max()
 
 
+def test_means_are_known_where_no_channel_is_cut() -> None:
+    """The last map reads units that an option leaves whole."""
+    model = RESIDUALS["post-activation"].build()
+    known, _ = studied(model)
+    (section,) = known.sections
+    everywhere = with_constants(Weights({}), known, [section]).constants[section.name]
+    stream = [group for group in known.groups if not section.holds(group)]
+    (last,) = section.tail.maps
+    assert not any(last.name in group.consumers for group in stream)
+    canonical = known.canonical
+    network = find_groups(canonical)
+    scope = Scope.of(network, stream, 1, droppable_sections(network, canonical, OPTIONS))
+    samples = open_samples(model, random_samples(model, 120), OPTIONS)
+    narrow = study(canonical, scope, samples, split(len(samples), 0), OPTIONS, QUIET)
+    found = with_constants(Weights({}), narrow, [section]).constants[section.name]
+    np.testing.assert_allclose(found, everywhere, rtol=1e-5)
+
+
 def test_replacements_of_nested_sections_are_those_of_the_outer_one() -> None:
     known, _ = studied(RESIDUALS["nested"].build())
     inner, outer = known.sections
