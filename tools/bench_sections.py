@@ -23,7 +23,8 @@ from bench_accuracy import ROOT, Bench, Case, cifar_loader
 
 from onnxprune.allocation import Bound
 from onnxprune.arrays import Array
-from onnxprune.choice import allocate, trial_network
+from onnxprune.calibration import split
+from onnxprune.choice import allocate
 from onnxprune.comparison import kl_divergence
 from onnxprune.cost import cost_model
 from onnxprune.errors import TargetError
@@ -34,14 +35,16 @@ from onnxprune.runtime import Session
 from onnxprune.section_choice import dropped, drops, measure_sections, with_constants
 from onnxprune.sections import find_sections
 from onnxprune.sensitivity import measure_sensitivity
+from onnxprune.sequential import refit_in_order
 from onnxprune.study import Study
+from onnxprune.trials import TrialNetwork
 
 RESULTS = ROOT / "docs" / "results" / "sections.jsonl"
 CASES = (
     Case("resnet20_cifar10", "lossless_train", "lossless_test", 1000),
     Case("resnet56_cifar10", "lossless_train", "lossless_test", 1000),
 )
-FRACTIONS = (0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+FRACTIONS = (0.5, 0.4, 0.3, 0.2)
 MEASURED_IMAGES = 500
 KINDS = ("channels", "sections", "both")
 Counts = Mapping[str, int]
@@ -59,7 +62,7 @@ class SectionBench:
         self.cost = cost_model(ranked.network, ranked.canonical, shape, found)
         self.full = float(self.cost.macs(self.known.sizes))
         start = time.perf_counter()
-        trials = trial_network(self.known, bench.tune, bench.options, bench.executor)
+        trials = TrialNetwork(ranked.canonical, bench.tune, bench.executor)
         self.laws = measure_sensitivity(self.known, trials)
         self.drops = measure_sections(self.known, trials)
         self.trial_seconds = time.perf_counter() - start
@@ -96,18 +99,24 @@ class SectionBench:
             total += float(self.laws[group.name](error)[0])
         return total
 
-    def finish(self, counts: Counts) -> onnx.ModelProto:
-        """The model of these counts."""
+    def finish(self, counts: Counts, *, in_order: bool = False) -> onnx.ModelProto:
+        """The model of these counts, its consumers recovered at once or in order."""
         known = self.known
         keeps = known.keeps(counts)
         sizes = {group.name: group.size for group in known.groups}
         edits = [Keep(n, tuple(k.tolist()), sizes[n]) for n, k in keeps.items()]
-        alive = known.survivors(keeps)
+        alive, gone = known.survivors(keeps), dropped(known, counts)
         prior = refit(known.views, known.layers, alive, known.recovery, known.contractions)
+        weights = prior.weights
+        if in_order:
+            tune = self.bench.tune
+            fit = replace(tune, indices=split(len(tune.samples), self.bench.options.seed).fit)
+            executor = self.bench.executor
+            weights = refit_in_order(
+                known, prior, known.recovery, fit, tune, executor, sections=gone
+            ).weights
         plan = Plan(digest(self.bench.model), (*edits, *drops(known, counts)))
-        return apply(
-            self.bench.model, plan, with_constants(prior.weights, known, dropped(known, counts))
-        )
+        return apply(self.bench.model, plan, with_constants(weights, known, gone))
 
     def scores(self, model: onnx.ModelProto) -> Array:
         """Class scores of the measuring images, shape (images, classes)."""
@@ -121,10 +130,12 @@ class SectionBench:
 
     def sections(self) -> Iterator[dict[str, Any]]:
         """A row for every section."""
+        narrowed: dict[float, float] = {}
         for section in self.known.sections:
             counts = {section.name: 0}
             macs = self.macs(counts)
-            narrowed = self.choose("channels", macs)
+            if macs not in narrowed:
+                narrowed[macs] = self.divergence(self.finish(self.choose("channels", macs)))
             plain = Plan(digest(self.bench.model), drops(self.known, counts))
             yield {
                 "section": section.name,
@@ -135,7 +146,7 @@ class SectionBench:
                 "dropped_without_constant": round(
                     self.divergence(apply(self.bench.model, plain)), 4
                 ),
-                "narrowed": round(self.divergence(self.finish(narrowed)), 4),
+                "narrowed": round(narrowed[macs], 6),
             }
 
     def networks(self) -> Iterator[dict[str, Any]]:
@@ -148,7 +159,7 @@ class SectionBench:
                 except TargetError:
                     continue
                 seconds = time.perf_counter() - start
-                model = self.finish(counts)
+                model = self.finish(counts, in_order=True)
                 yield {
                     "macs_target": fraction,
                     "kind": kind,
@@ -171,12 +182,12 @@ def recorded() -> list[dict[str, Any]]:
 def measure(case: Case) -> None:
     """Append the rows of one network."""
     bench = SectionBench(case)
+    print(f"trials took {bench.trial_seconds:.1f} s", flush=True)
     about = {"model": case.model, "base": round(bench.bench.base, 2), "test": case.reported}
     for row in (*bench.sections(), *bench.networks()):
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(about | row) + "\n")
         print(json.dumps(row), flush=True)
-    print(f"trials took {bench.trial_seconds:.1f} s")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -192,7 +203,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         ]
         lines += [
             f"| {r['section']} | {r['macs_saved']:.1%} | {r['dropped']:.4f} "
-            f"| {r['dropped_without_constant']:.4f} | {r['narrowed']:.4f} |"
+            f"| {r['dropped_without_constant']:.4f} | {r['narrowed']:.5f} |"
             for r in own
             if "section" in r
         ]
