@@ -162,8 +162,11 @@ class Pruner:
 
     @cached_property
     def _chooser(self) -> Chooser:
-        tune = Batches(self._samples, self._parts.tune, self._options.batch)
-        return Chooser(self._study, tune, self._options, self._executor)
+        fit, tune = (
+            Batches(self._samples, indices, self._options.batch)
+            for indices in (self._parts.fit, self._parts.tune)
+        )
+        return Chooser(self._study, tune, self._options, self._executor, fit)
 
     def prune(self, targets: Sequence[Target] = ()) -> Result:
         """Prune to these targets; see ``prune``."""

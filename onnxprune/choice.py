@@ -12,7 +12,8 @@ from onnxprune.errors import TargetError
 from onnxprune.executor import Executor
 from onnxprune.options import Options
 from onnxprune.progress import shown
-from onnxprune.section_choice import measure_sections, section_choices, settled
+from onnxprune.section_choice import section_choices, settled
+from onnxprune.section_damage import QuickRefit, measure_sections
 from onnxprune.sensitivity import LEVELS, measure_sensitivity, try_counts
 from onnxprune.study import Batches, Study
 from onnxprune.trials import TrialNetwork
@@ -57,12 +58,14 @@ class Chooser:
         tune: samples for trials.
         options: settings.
         executor: where trials run.
+        fit: samples to refit on what follows a section in its trial; None to leave that out.
     """
 
     study: Study
     tune: Batches
     options: Options
     executor: Executor
+    fit: Batches | None = None
 
     @cached_property
     def trials(self) -> TrialNetwork:
@@ -81,7 +84,11 @@ class Chooser:
         """Section name -> what dropping it does, where the allocation measures that."""
         if self.options.allocation != "sensitivity":
             return {}
-        return measure_sections(self.study, self.trials, progress=self.options.progress)
+        options, behind = self.options, None
+        if self.fit is not None and options.recovery and options.sequential:
+            executor, provider = self.executor, options.provider
+            behind = QuickRefit(self.fit, self.tune, executor, options.seed, provider)
+        return measure_sections(self.study, self.trials, behind, progress=options.progress)
 
     def choose(self, bounds: Sequence[Bound], macs: Bound) -> Choice:
         """Kept counts for all groups.

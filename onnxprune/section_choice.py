@@ -1,8 +1,7 @@
-"""What dropping residual sections does to the outputs, and sections as choices of an allocation.
+"""Residual sections as choices of an allocation, and what stands in the place of dropped ones.
 
-A section is a choice between 1, it stays, and 0. What dropping it alone does is measured by a
-trial in which its last linear maps make the mean of what they made. If it goes, so do the channel
-groups inside it, and what narrowing them would have done.
+A section is a choice between 1, it stays, and 0: its last linear maps then make the mean of what
+they made. If it goes, so do the channel groups inside it, and what narrowing them would have done.
 """
 
 from __future__ import annotations
@@ -18,10 +17,8 @@ from onnxprune.arrays import Array, Vector
 from onnxprune.network import Network
 from onnxprune.options import Options
 from onnxprune.plan import Drop, Weights
-from onnxprune.progress import shown
 from onnxprune.sections import Section, dropped_groups, find_sections
 from onnxprune.study import Study
-from onnxprune.trials import TrialNetwork
 
 STAYS = np.array([0, 1])
 """The counts of a section."""
@@ -78,17 +75,6 @@ def with_constants(weights: Weights, study: Study, sections: Iterable[Section]) 
 def drops(study: Study, counts: Mapping[str, int]) -> tuple[Drop, ...]:
     """The edits of the sections that these counts drop."""
     return tuple(Drop(section.name) for section in dropped(study, counts))
-
-
-def measure_sections(
-    study: Study, network: TrialNetwork, *, progress: bool = False
-) -> dict[str, float]:
-    """Name of every section -> divergence of the outputs when it alone is dropped."""
-    damage = {}
-    for section in shown(study.sections, "measuring sections", progress=progress):
-        distances = network.distances(replacements(study, [section]))
-        damage[section.name] = float(np.mean([d.divergence for d in distances]))
-    return damage
 
 
 def section_choices(study: Study, damage: Mapping[str, float]) -> list[GroupChoice]:

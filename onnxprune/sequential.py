@@ -66,6 +66,7 @@ def refit_in_order(
     provider: Provider = "cpu",
     max_memory: int | None = None,
     sections: Sequence[Section] = (),
+    at_most: int | None = None,
 ) -> Refitted:
     """Solve the consumers of a pruned network in execution order.
 
@@ -80,13 +81,14 @@ def refit_in_order(
         provider: where the networks run.
         max_memory: bytes of activations to hold in memory; more go to files. None for no limit.
         sections: what is dropped; its consumers make what stands in its place, and stay so.
+        at_most: stages that are solved, the first ones; None for all.
     """
     full = FullSize.of(study.canonical)
     weights = dict(prior.weights.arrays)
     cut = padded(study.views, prior.weights, prior.alive)
     changes = full.replaced(cut | replacements(study, sections), prior.masks)
     gone = {node for section in sections for node in section.branch}
-    stages = stages_of(full.model, study.network, changes, gone)
+    stages = stages_of(full.model, study.network, changes, gone)[:at_most]
     views = consumer_views(study.network, {site.name for s in stages for site in s.sites})
     solutions: dict[str, list[Solution]] = {}
     store: TensorStore[Key]

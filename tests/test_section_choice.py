@@ -30,12 +30,12 @@ from onnxprune.section_choice import (
     droppable_sections,
     dropped,
     drops,
-    measure_sections,
     replacements,
     section_choices,
     settled,
     with_constants,
 )
+from onnxprune.section_damage import QuickRefit, measure_sections
 from onnxprune.sensitivity import try_counts
 from onnxprune.sequential import refit_in_order
 from onnxprune.study import Batches, Study, study
@@ -328,6 +328,20 @@ def test_one_drop_edit_for_one_section() -> None:
 
 
 # --- refitted in order --------------------------------------------------------------------------
+
+
+def test_a_section_is_priced_with_what_follows_refitted() -> None:
+    model = blocks(0.5, 0.5, 0.5)
+    known, tune = studied(model)
+    trials = trial_network(known, tune, OPTIONS, QUIET)
+    fit = Batches(tune.samples, split(len(tune.samples), 0).fit, tune.size)
+    alone = measure_sections(known, trials)
+    refitted = measure_sections(known, trials, QuickRefit(fit, tune, QUIET))
+    assert all(refitted[name] < 0.9 * alone[name] for name in alone)
+    in_order = Chooser(known, tune, OPTIONS, QUIET, fit)
+    assert in_order.drops == pytest.approx(refitted)
+    at_once = Options(align=1, sequential=False)
+    assert Chooser(known, tune, at_once, QUIET, fit).drops == pytest.approx(alone)
 
 
 @pytest.mark.parametrize("name", ["projection", "post-activation", "nested"])
