@@ -45,7 +45,7 @@ class Options:
     align: Align = "auto"
     include: str | None = None
     exclude: str | None = None
-    sections: bool = True
+    sections: bool = False
     provider: Provider = "cpu"
     num_samples: int | None = None
     batch: int = 32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from onnxprune.api import Pruner, apply_plan, open_samples
 from onnxprune.calibration import split
 from onnxprune.canonical import canonicalise
 from onnxprune.choice import Chooser, allocate, trial_network
+from onnxprune.cli import prune
 from onnxprune.errors import TargetError
 from onnxprune.greedy import CountSearch, least_damage
 from onnxprune.groups import find_groups
@@ -43,7 +45,7 @@ from onnxprune.target import Target
 from onnxprune.validation import compare
 
 Array = np.ndarray
-OPTIONS = Options(align=1, latency=False)
+OPTIONS = Options(align=1, latency=False, sections=True)
 
 
 def studied(model: onnx.ModelProto, options: Options = OPTIONS) -> tuple[Study, Batches]:
@@ -293,7 +295,7 @@ def test_the_plan_makes_the_model_again(tmp_path) -> None:
 )
 def test_sections_that_must_stay(options: dict[str, object]) -> None:
     model = blocks(1.0, 0.01, 1.0)
-    settings = Options(align=1, latency=False, **options)  # type: ignore[arg-type]
+    settings = replace(OPTIONS, **options)  # type: ignore[arg-type]
     result = Pruner(model, random_samples(model, 160), settings).prune([Target("macs", 0.85)])
     assert "Add_10" not in result.plan.drops
     assert result.report.sections == [] or "include" in options
@@ -305,7 +307,7 @@ def test_a_target_only_dropping_can_reach() -> None:
     kept = Options(align=1, latency=False, sections=False, include="^Conv_2$")
     with pytest.raises(TargetError):
         Pruner(model, samples, kept).prune([Target("macs", 0.69)])
-    both = Options(align=1, latency=False, include="^Conv_2$")
+    both = replace(OPTIONS, include="^Conv_2$")
     result = Pruner(model, samples, both).prune([Target("macs", 0.69)])
     assert result.plan.drops == ("Add_5",)
 
@@ -318,6 +320,12 @@ def test_allocations_without_damage_keep_sections() -> None:
     assert all(counts[section.name] == 1 for section in known.sections)
     chooser = Chooser(known, tune, Options(allocation="uniform"), QUIET)
     assert chooser.drops == {}
+
+
+def test_the_command_asks_for_sections() -> None:
+    words = ["in.onnx", "out.onnx", "--calib", "x.npz"]
+    assert not prune.options(prune.parser().parse_args(words)).sections
+    assert prune.options(prune.parser().parse_args([*words, "--sections"])).sections
 
 
 def test_one_drop_edit_for_one_section() -> None:
