@@ -10,6 +10,7 @@ Consumers that lose no inputs but see changed ones are solved as well.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ from onnxprune.study import Batches, Study
 from onnxprune.tensor_store import TensorStore
 
 FIT, TUNE = 0, 1
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,9 @@ def refit_in_order(
             sums: Sums = {}
             sums = networks.advance(rows.of_batch, _add, sums, label=label)
             for name, moments in sums.items():
+                if not all(part.finite for part in moments):
+                    logger.warning("%s is not refitted: its input is infinite or no number", name)
+                    continue
                 view, problems = views[name], rows.regressions[name].problems(*moments)
                 solved = [recovery.solve(p, np.arange(len(p.channels))) for p in problems]
                 weight = view.weight_tensor([solution.weight for solution in solved])
@@ -179,19 +184,30 @@ class _Rows:
                     request,
                     frontier.original(site.x),
                     frontier.changed(site.x),
-                    self._missing(site, frontier),
+                    self._missing(site, request, frontier),
                     draw_uniforms(self.seed + which, shard, request.points),
                 ),
             )
         return found
 
-    def _missing(self, site: Site, frontier: Frontier) -> Array | None:
+    def _missing(self, site: Site, request: GramRequest, frontier: Frontier) -> Array | None:
         """What the pruned network lacks at the joins behind a consumer."""
-        if not self.regressions[site.name].takes_missing:
+        regression = self.regressions[site.name]
+        if not regression.takes_missing:
             return None
-        skips = [skip for skip in site.skips if frontier.differs(skip)]
-        lacks = [frontier.original(skip) - frontier.changed(skip) for skip in skips]
-        return sum(lacks[1:], lacks[0]) if lacks else None
+        shape = regression.output_shape(request, frontier.original(site.x))
+        missing = None
+        for skip in (skip for skip in site.skips if frontier.differs(skip)):
+            lacks = frontier.original(skip) - frontier.changed(skip)
+            if _fits(lacks.shape, shape):
+                missing = np.broadcast_to(lacks, shape) + (0 if missing is None else missing)
+        return missing
+
+
+def _fits(shape: tuple[int, ...], output: tuple[int, ...]) -> bool:
+    """Whether adding something keeps an output's shape, so that each of its rows goes to one row."""
+    pairs = zip(shape[::-1], output[::-1], strict=False)
+    return len(shape) <= len(output) and all(own in (1, extent) for own, extent in pairs)
 
 
 def _add(total: Sums, partial: dict[str, tuple[int, Moments]]) -> Sums:

@@ -1,12 +1,13 @@
-"""Activations of many batches, in memory up to a limit and in files beyond it."""
+"""Arrays of many batches, in memory up to a limit and in files beyond it."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Hashable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -15,11 +16,32 @@ from onnxprune.arrays import Array
 Key = TypeVar("Key", bound=Hashable)
 
 
+@dataclass(frozen=True)
+class _Spilled:
+    """An array in a file of its own.
+
+    Attributes:
+        path: the file, the elements in C order.
+        dtype: type of the elements, which need not be one that NumPy's own format knows.
+        shape: the array's.
+    """
+
+    path: Path
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def read(self) -> Array:
+        """The array, mapped; no file stays open for longer than somebody holds it."""
+        mapped: Array = np.memmap(self.path, self.dtype, "r", shape=self.shape)
+        return mapped
+
+
 class TensorStore(Generic[Key]):
     """Holds arrays by batch number and key.
 
     An array that does not fit the limit is written to a file of its own, which is mapped to memory
-    when it is read. The files live as long as the store, which is a context manager.
+    whenever it is read. The files live as long as the store, which is a context manager; without
+    one they go with the store.
 
     Args:
         max_bytes: how much may lie in memory; None for no limit.
@@ -31,7 +53,7 @@ class TensorStore(Generic[Key]):
 
     def __init__(self, max_bytes: int | None = None) -> None:
         self._limit = max_bytes
-        self._arrays: dict[int, dict[Key, Array]] = {}
+        self._arrays: dict[int, dict[Key, Array | _Spilled]] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._files = 0
         self.bytes_held = 0
@@ -47,44 +69,55 @@ class TensorStore(Generic[Key]):
         trace: TracebackType | None,
     ) -> None:
         self._arrays.clear()
+        self.bytes_held = 0
         if self._folder is not None:
             self._folder.cleanup()
 
     def __len__(self) -> int:
         return len(self._arrays)
 
-    def get(self, batch: int) -> Mapping[Key, Array]:
+    def get(self, batch: int) -> dict[Key, Array]:
         """The arrays of a batch; those from files are read-only."""
-        return self._arrays.get(batch, {})
+        return {
+            key: held.read() if isinstance(held, _Spilled) else held
+            for key, held in self._arrays.get(batch, {}).items()
+        }
+
+    def keys(self, batch: int) -> set[Key]:
+        """What is held of a batch."""
+        return set(self._arrays.get(batch, {}))
 
     def replace(self, batch: int, keep: Collection[Key], new: Mapping[Key, Array]) -> None:
         """Forgets all arrays of a batch but some, and adds new ones."""
         held = self._arrays.setdefault(batch, {})
-        for key in [key for key in held if key not in keep]:
+        for key in [key for key in held if key not in keep or key in new]:
             self._forget(held.pop(key))
         for key, array in new.items():
-            if self._limit is not None and self.bytes_held + array.nbytes > self._limit:
-                held[key] = self._spilled(array)
-            else:
+            if self._fits(array):
                 held[key] = array
                 self.bytes_held += array.nbytes
+            else:
+                held[key] = self._spilled(array)
 
-    def _forget(self, array: Array) -> None:
-        if isinstance(array, np.memmap):
-            path = Path(str(array.filename))
-            del array
-            path.unlink(missing_ok=True)  # the space comes back when nobody maps it any more
+    def _fits(self, array: Array) -> bool:
+        """Whether an array stays in memory; strings and empty arrays have no bytes to write."""
+        if self._limit is None or array.dtype.hasobject or not array.nbytes:
+            return True
+        return self.bytes_held + array.nbytes <= self._limit
+
+    def _forget(self, held: Array | _Spilled) -> None:
+        if isinstance(held, _Spilled):
+            held.path.unlink(missing_ok=True)  # the space comes back when nobody maps it any more
         else:
-            self.bytes_held -= array.nbytes
+            self.bytes_held -= held.nbytes
 
-    def _spilled(self, array: Array) -> Array:
+    def _spilled(self, array: Array) -> _Spilled:
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(
                 prefix="onnxprune-", ignore_cleanup_errors=True
             )
-        path = Path(self._folder.name, f"{self._files}.npy")
-        np.save(path, array)
+        path = Path(self._folder.name, str(self._files))
+        np.ascontiguousarray(array).tofile(path)
         self._files += 1
         self.bytes_spilled += array.nbytes
-        mapped: Array = np.load(path, mmap_mode="r")
-        return mapped
+        return _Spilled(path, array.dtype, array.shape)
