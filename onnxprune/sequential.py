@@ -205,7 +205,7 @@ class _Rows:
 
 
 def _fits(shape: tuple[int, ...], output: tuple[int, ...]) -> bool:
-    """Whether adding something keeps an output's shape, so that each of its rows goes to one row."""
+    """Whether adding something keeps an output's shape, row by row."""
     pairs = zip(shape[::-1], output[::-1], strict=False)
     return len(shape) <= len(output) and all(own in (1, extent) for own, extent in pairs)
 
