@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx
 from micro_models import build
 from onnx import TensorProto, helper, numpy_helper
+from oracles import random_feed
 
 from onnxprune.api import open_samples
 from onnxprune.calibration import Calibration, Split, split
@@ -20,9 +21,12 @@ from onnxprune.groups import find_groups
 from onnxprune.network import ChannelGroup, Network
 from onnxprune.options import Options
 from onnxprune.plan import Keep, Plan
+from onnxprune.recovery import Recovery
+from onnxprune.refit import Prior, refit
 from onnxprune.rewrite import digest
 from onnxprune.runtime import Session
 from onnxprune.scope import Scope
+from onnxprune.sequential import Refitted, refit_in_order
 from onnxprune.study import Batches, Study, study
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
@@ -170,3 +174,28 @@ def studied(
     scope = Scope.of(network, chosen, options.align)
     known = study(canonical, scope, calibration, parts, options, QUIET)
     return Studied(model, options, calibration, parts, cost, known)
+
+
+def samples_for(model: onnx.ModelProto, count: int = 160, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random inputs; where the model fixes its batch, as many whole batches as that takes."""
+    rng = np.random.default_rng(seed)
+    feeds: list[dict[str, np.ndarray]] = []
+    while sum(len(next(iter(feed.values()))) for feed in feeds) < count:
+        feeds.append(random_feed(model, rng, 20))
+    return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+
+
+def one_shot(
+    known: Studied, keeps: dict[str, np.ndarray], recovery: Recovery | None = None
+) -> Prior:
+    study = known.study
+    alive, how = study.survivors(keeps), recovery or study.recovery
+    return refit(study.views, study.layers, alive, how, study.contractions)
+
+
+def in_order(
+    known: Studied, prior: Prior, recovery: Recovery | None = None, **settings: object
+) -> Refitted:
+    fit, tune = known.batches(known.parts.fit), known.batches(known.parts.tune)
+    how = recovery or known.study.recovery
+    return refit_in_order(known.study, prior, how, fit, tune, QUIET, **settings)  # type: ignore[arg-type]
