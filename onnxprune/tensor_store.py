@@ -1,9 +1,11 @@
-"""Arrays of many batches, in memory up to a limit and in files beyond it."""
+"""Arrays by number, of batches or of layers, in memory up to a limit and in files beyond it."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Collection, Hashable, Mapping
+import weakref
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -37,11 +39,11 @@ class _Spilled:
 
 
 class TensorStore(Generic[Key]):
-    """Holds arrays by batch number and key.
+    """Holds arrays by number and key.
 
     An array that does not fit the limit is written to a file of its own, which is mapped to memory
-    whenever it is read. The files live as long as the store, which is a context manager; without
-    one they go with the store.
+    whenever it is read. The files live as long as the store: until the end of its ``with`` block,
+    or until nobody has the store any more.
 
     Args:
         max_bytes: how much may lie in memory; None for no limit.
@@ -54,7 +56,8 @@ class TensorStore(Generic[Key]):
     def __init__(self, max_bytes: int | None = None) -> None:
         self._limit = max_bytes
         self._arrays: dict[int, dict[Key, Array | _Spilled]] = {}
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
+        self._remove: Callable[[], object] | None = None
         self._files = 0
         self.bytes_held = 0
         self.bytes_spilled = 0
@@ -70,26 +73,26 @@ class TensorStore(Generic[Key]):
     ) -> None:
         self._arrays.clear()
         self.bytes_held = 0
-        if self._folder is not None:
-            self._folder.cleanup()
+        if self._remove is not None:
+            self._remove()
 
     def __len__(self) -> int:
         return len(self._arrays)
 
-    def get(self, batch: int) -> dict[Key, Array]:
-        """The arrays of a batch; those from files are read-only."""
+    def get(self, number: int) -> dict[Key, Array]:
+        """The arrays of a number; those from files are read-only."""
         return {
             key: held.read() if isinstance(held, _Spilled) else held
-            for key, held in self._arrays.get(batch, {}).items()
+            for key, held in self._arrays.get(number, {}).items()
         }
 
-    def keys(self, batch: int) -> set[Key]:
-        """What is held of a batch."""
-        return set(self._arrays.get(batch, {}))
+    def keys(self, number: int) -> set[Key]:
+        """What is held of a number."""
+        return set(self._arrays.get(number, {}))
 
-    def replace(self, batch: int, keep: Collection[Key], new: Mapping[Key, Array]) -> None:
-        """Forgets all arrays of a batch but some, and adds new ones."""
-        held = self._arrays.setdefault(batch, {})
+    def replace(self, number: int, keep: Collection[Key], new: Mapping[Key, Array]) -> None:
+        """Forgets all arrays of a number but some, and adds new ones."""
+        held = self._arrays.setdefault(number, {})
         for key in [key for key in held if key not in keep or key in new]:
             self._forget(held.pop(key))
         for key, array in new.items():
@@ -113,10 +116,9 @@ class TensorStore(Generic[Key]):
 
     def _spilled(self, array: Array) -> _Spilled:
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(
-                prefix="onnxprune-", ignore_cleanup_errors=True
-            )
-        path = Path(self._folder.name, str(self._files))
+            self._folder = Path(tempfile.mkdtemp(prefix="onnxprune-"))
+            self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        path = self._folder / str(self._files)
         np.ascontiguousarray(array).tofile(path)
         self._files += 1
         self.bytes_spilled += array.nbytes
