@@ -1,8 +1,8 @@
-"""The original network and a changed one, advancing together from cut to cut.
+"""The original network and changed variants of it, advancing together from cut to cut.
 
-Both compute every node once, segment by segment (see ``segments``); what they need later waits in
-a ``TensorStore``. What does not depend on a change is computed and held for the original alone, and
-the changed network reads it there.
+All compute every node once, segment by segment (see ``segments``); what they need later waits in a
+``TensorStore``. What does not depend on a change is computed and held for the original alone, so a
+variant costs what lies behind its first change: it reads the original's tensors there.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ from onnxprune.segments import Segment, Segments
 from onnxprune.tensor_store import TensorStore
 from onnxprune.widening import widened
 
-ORIGINAL, CHANGED = 0, 1
+ORIGINAL = -1
 Key = tuple[str, int]
-"""A tensor's name, and whose it is."""
+"""A tensor's name, and the number of the variant it belongs to, or ORIGINAL."""
 
 Held = dict[Key, Array]
-
 Partial = TypeVar("Partial")
 Total = TypeVar("Total")
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """Both networks' tensors at a cut, for one batch."""
+    """All networks' tensors at a cut, for one batch."""
 
     held: Mapping[Key, Array]
 
@@ -42,23 +41,24 @@ class Frontier:
         """A tensor of the original network."""
         return self.held[name, ORIGINAL]
 
-    def changed(self, name: str) -> Array:
-        """The same in the changed one."""
-        return self.held.get((name, CHANGED), self.held[name, ORIGINAL])
+    def of(self, variant: int, name: str) -> Array:
+        """The same in a variant."""
+        return self.held.get((name, variant), self.held[name, ORIGINAL])
 
-    def differs(self, name: str) -> bool:
+    def differs(self, variant: int, name: str) -> bool:
         """Whether the two may differ."""
-        return (name, CHANGED) in self.held
+        return (name, variant) in self.held
 
 
 class SideBySide:
-    """Two networks of the same graph with different initializers.
+    """Networks of the same graph with different initializers.
 
     Args:
         model: the original, sorted.
         cuts: where they stop: for each cut the number of nodes before it, ascending.
         wanted: for each cut the tensors wanted there.
         batches: the samples, read once, on the way to the first cut.
+        changes: for every variant what initializers hold instead; ``change`` may add to it.
         store: where tensors wait.
         executor: where batches run.
         provider: where the networks run.
@@ -73,6 +73,7 @@ class SideBySide:
         cuts: Sequence[int],
         wanted: Sequence[set[str]],
         batches: Iterable[Feed],
+        changes: Sequence[Mapping[str, Array]],
         store: TensorStore[Key],
         executor: Executor,
         provider: Provider = "cpu",
@@ -81,14 +82,14 @@ class SideBySide:
         self._segments = Segments(widened(model) or model, cuts, wanted)
         self._batches, self._store = batches, store
         self._executor, self._provider = executor, provider
-        self._changes: dict[str, Array] = {}
-        self._moved: set[str] = set()
+        self._changes = [dict(values) for values in changes]
+        self._moved: list[set[str]] = [set() for _ in changes]
         self._next = 0
         self.node_runs = 0
 
-    def change(self, values: Mapping[str, Array]) -> None:
-        """Give the changed network other initializers in what lies ahead."""
-        self._changes |= values
+    def change(self, variant: int, values: Mapping[str, Array]) -> None:
+        """Give a variant other initializers in what lies ahead."""
+        self._changes[variant] |= values
 
     def advance(
         self,
@@ -113,8 +114,9 @@ class SideBySide:
         frontiers, count = self._frontiers()
         self._next += 1
         parts = self._parts(segment)
-        keep = {(name, own) for name in segment.passed for own in (ORIGINAL, CHANGED)}
-        at_cut = keep | {(name, own) for name in segment.outputs for own in (ORIGINAL, CHANGED)}
+        everyone = (ORIGINAL, *range(len(self._changes)))
+        keep = {(name, variant) for name in segment.passed for variant in everyone}
+        at_cut = keep | {(name, variant) for name in segment.outputs for variant in everyone}
 
         def visit(number: int, held: Held) -> tuple[int, Held, Partial]:
             for part in parts:
@@ -143,20 +145,23 @@ class SideBySide:
         return feeds, len(self._batches) if isinstance(self._batches, Sized) else None
 
     def _parts(self, segment: Segment) -> list[_Part]:
-        """What each network computes on the way from one cut to the next."""
-        self._moved |= self._changes.keys() & segment.initializers
-        moved_nodes = []
-        for node in segment.nodes:
-            if not self._moved.isdisjoint(read_by(node)):
-                self._moved.update(node.output)
-                moved_nodes.append(node)
-        changed = self._segments.part(segment, moved_nodes, self._moved & set(segment.outputs))
-        shared = set(changed.inputs) - set(segment.inputs)
-        original = self._segments.part(segment, segment.nodes, set(segment.outputs) | shared)
-        parts = [
-            _Part(self._segments, original, ORIGINAL, {}, self._provider),
-            _Part(self._segments, changed, CHANGED, dict(self._changes), self._provider),
-        ]
+        """What each network computes on the way from one cut to the next, the original first."""
+        outputs = set(segment.outputs)
+        variants = []
+        for changes, moved in zip(self._changes, self._moved, strict=True):
+            moved |= changes.keys() & segment.initializers
+            nodes = []
+            for node in segment.nodes:
+                if not moved.isdisjoint(read_by(node)):
+                    moved.update(node.output)
+                    nodes.append(node)
+            variants.append(self._segments.part(segment, nodes, moved & outputs))
+        shared = {name for part in variants for name in part.inputs} - set(segment.inputs)
+        original = self._segments.part(segment, segment.nodes, outputs | shared)
+        parts = [_Part(self._segments, original, ORIGINAL, {}, self._provider)]
+        for number, part in enumerate(variants):
+            changes = dict(self._changes[number])
+            parts.append(_Part(self._segments, part, number, changes, self._provider))
         return [part for part in parts if part.segment.nodes]
 
 
@@ -166,7 +171,7 @@ class _Part:
     Args:
         segments: where the segment is from.
         segment: the nodes.
-        own: whose they are.
+        own: whose they are, ORIGINAL or the number of a variant.
         values: initializers that hold something else.
         provider: where they run.
     """
@@ -185,7 +190,7 @@ class _Part:
         self._session: Session | None = None
 
     def run(self, held: Held) -> Held:
-        """The segment's outputs; where the changed network has no tensor, it is the original's."""
+        """The segment's outputs; where a variant has no tensor, it is the original's."""
         names = self.segment.inputs
         feed = {n: held[(n, self._own) if (n, self._own) in held else (n, ORIGINAL)] for n in names}
         outputs = self.segment.outputs

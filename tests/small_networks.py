@@ -198,4 +198,5 @@ def in_order(
 ) -> Refitted:
     fit, tune = known.batches(known.parts.fit), known.batches(known.parts.tune)
     how = recovery or known.study.recovery
-    return refit_in_order(known.study, prior, how, fit, tune, QUIET, **settings)  # type: ignore[arg-type]
+    (done,) = refit_in_order(known.study, [prior], how, fit, tune, QUIET, **settings)  # type: ignore[arg-type]
+    return done

@@ -48,8 +48,8 @@ def see(wanted: list[str], side: SideBySide) -> list[tuple[list[Array], list[Arr
         return [
             (
                 [frontier.original(name) for name in wanted],
-                [frontier.changed(name) for name in wanted],
-                [frontier.differs(name) for name in wanted],
+                [frontier.of(0, name) for name in wanted],
+                [frontier.differs(0, name) for name in wanted],
             )
         ]
 
@@ -76,8 +76,8 @@ def test_frontiers_are_what_full_runs_give(limit, rng):
     new = {f"w{i}": rng.standard_normal((3, 3, 3, 3)).astype(np.float32) for i in (2, 3)}
     wanted = [["b"], ["c", "s"], ["e", "b"], ["y"]]
     with TensorStore(limit) as store:
-        side = SideBySide(NET, [2, 4, 6, 10], [set(w) for w in wanted], feeds, store, QUIET)
-        side.change(new)
+        side = SideBySide(NET, [2, 4, 6, 10], [set(w) for w in wanted], feeds, [{}], store, QUIET)
+        side.change(0, new)
         for names in wanted:
             pairs = zip(see(names, side), feeds, strict=True)
             for (original, other, differ), feed in pairs:
@@ -93,10 +93,10 @@ def test_a_change_applies_from_where_it_is_made(rng):
     feed = random_feed(NET, rng, 2)
     first, second = ({f"w{i}": rng.standard_normal((3, 3, 3, 3)).astype("f4")} for i in (2, 3))
     with TensorStore() as store:
-        side = SideBySide(NET, [3, 10], [{"c"}, {"y"}], [feed], store, QUIET)
-        side.change(first)
+        side = SideBySide(NET, [3, 10], [{"c"}, {"y"}], [feed], [{}], store, QUIET)
+        side.change(0, first)
         see(["c"], side)
-        side.change(second | {"w2": np.zeros((3, 3, 3, 3), np.float32)})
+        side.change(0, second | {"w2": np.zeros((3, 3, 3, 3), np.float32)})
         ((_, other, _),) = see(["y"], side)
     close(other, activations(changed(NET, first | second), ["y"], feed))
 
@@ -105,11 +105,11 @@ def test_what_no_change_reaches_runs_and_waits_once(rng):
     """Of ten nodes only those that read w3, or what is made of it, run twice."""
     feeds = [random_feed(NET, rng, 2) for _ in range(3)]
     with TensorStore() as store:
-        side = SideBySide(NET, [3, 10], [{"c"}, {"y"}], feeds, store, QUIET)
-        side.change({"w3": rng.standard_normal((3, 3, 3, 3)).astype(np.float32)})
+        side = SideBySide(NET, [3, 10], [{"c"}, {"y"}], feeds, [{}], store, QUIET)
+        side.change(0, {"w3": rng.standard_normal((3, 3, 3, 3)).astype(np.float32)})
         see(["c"], side)
         assert side.node_runs == 3 * 3
-        assert {name for name, own in store.keys(0) if own} == set()
+        assert {name for name, own in store.keys(0) if own >= 0} == set()
         ((_, _, differs), *_) = see(["y"], side)
         assert differs == [True]
         assert side.node_runs == 3 * (10 + 3)  # Conv of e, and the two Adds behind it
@@ -125,7 +125,7 @@ def test_the_samples_are_read_once_and_only_what_is_needed_later_waits(rng):
             yield feed
 
     with TensorStore() as store:
-        side = SideBySide(NET, [2, 5, 10], [{"b"}, {"d"}, {"y"}], batches(), store, QUIET)
+        side = SideBySide(NET, [2, 5, 10], [{"b"}, {"d"}, {"y"}], batches(), [{}], store, QUIET)
         assert (read, store.bytes_held) == ([], 0)
         see(["b"], side)
         assert read == [0, 1, 2]
@@ -134,6 +134,26 @@ def test_the_samples_are_read_once_and_only_what_is_needed_later_waits(rng):
         assert {name for name, _ in store.keys(0)} == {"b", "d", "s"}
         see(["y"], side)
         assert read == [0, 1, 2]
+
+
+def test_variants_do_not_see_each_other(rng):
+    """Each has its own changes; what none of them reaches is the original's."""
+    feed = random_feed(NET, rng, 2)
+    news = [{f"w{i}": rng.standard_normal((3, 3, 3, 3)).astype(np.float32)} for i in (1, 3, 2)]
+    with TensorStore() as store:
+        side = SideBySide(NET, [3, 10], [{"c"}, {"y"}], [feed], [*news[:2], {}], store, QUIET)
+        side.advance(lambda *_: None, lambda *_: None, None)
+        assert store.keys(0) >= {("b", -1), ("b", 0), ("c", -1), ("c", 0)}
+        assert not {key for key in store.keys(0) if key[1] > 0}
+        assert side.node_runs == 3 + 3
+        see = side.advance(
+            lambda _, frontier: [frontier.of(i, "y") for i in (-1, 0, 1, 2)],
+            lambda _, found: found,
+            [],
+        )
+    wanted = [activations(changed(NET, new), ["y"], feed)[0] for new in ({}, *news[:2], {})]
+    close(see, wanted)
+    assert side.node_runs == 6 + 7 + 5 + 3  # Sigmoid and Abs are nobody's but the original's
 
 
 class Counting(Session):
@@ -170,8 +190,8 @@ def test_the_work_grows_with_the_depth_and_not_faster(depth, rng, monkeypatch):
     feeds = [random_feed(model, rng, batch) for batch in (3, 3, 1)]
     cuts = [4 * (i + 1) for i in range(depth)]
     with TensorStore() as store:
-        side = SideBySide(model, cuts, [{f"h{i}"} for i in range(depth)], feeds, store, QUIET)
-        side.change({"w0": np.zeros((3, 3, 3, 3), np.float32)})
+        side = SideBySide(model, cuts, [{f"h{i}"} for i in range(depth)], feeds, [{}], store, QUIET)
+        side.change(0, {"w0": np.zeros((3, 3, 3, 3), np.float32)})
         for i in range(depth):
             see([f"h{i}"], side)
     assert Counting.executed == 2 * 7 * 4 * depth
@@ -188,9 +208,9 @@ def test_brain_floats_run_as_float32_where_there_are_no_kernels(rng):
     with TensorStore() as store:
         cuts = list(range(1, len(nodes) + 1))
         wanted = [{node.output[0]} for node in nodes]
-        side = SideBySide(model, cuts, wanted, [feed], store, QUIET)
+        side = SideBySide(model, cuts, wanted, [feed], [{}], store, QUIET)
         weight = next(w for w in model.graph.initializer if w.name in read_by(nodes[0]))
-        side.change({weight.name: 2 * numpy_helper.to_array(weight)})
+        side.change(0, {weight.name: 2 * numpy_helper.to_array(weight)})
         for node in nodes:
             ((original, other, _),) = see([node.output[0]], side)
     close(original, Session(model).run(feed, [last]))
@@ -208,7 +228,9 @@ def test_a_segment_that_onnxruntime_refuses_is_named(rng):
     for node in model.graph.node:
         node.name = f"the {node.op_type}"
     with TensorStore() as store:
-        side = SideBySide(model, [1, 3], [{"a"}, {"y"}], [random_feed(model, rng, 2)], store, QUIET)
+        side = SideBySide(
+            model, [1, 3], [{"a"}, {"y"}], [random_feed(model, rng, 2)], [{}], store, QUIET
+        )
         see(["a"], side)
         with pytest.raises(OnnxPruneError, match="from 'the Unknown' to 'the Abs' on their own"):
             see(["y"], side)
