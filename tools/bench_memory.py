@@ -18,7 +18,7 @@ from pathlib import Path
 from bench_command import CIFAR, DIGITS, inputs, run
 
 NONE = "none"
-HEADER = "| network | samples | limit | peak memory, MB | wall, s | of the time without |"
+HEADER = "| network | samples | allocation | limit | peak memory, MB | wall, s | of the time without |"
 
 
 def main() -> None:
@@ -27,21 +27,24 @@ def main() -> None:
     parser.add_argument("--network", default="vgg16_cifar10", choices=[*DIGITS, *CIFAR])
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--limit", nargs="+", default=[NONE, "2GB", "500MB"])
+    parser.add_argument("--allocation", default="sensitivity", help="as the command's")
     parser.add_argument("--json", type=Path, help="append the rows to this file, one a line")
     given = parser.parse_args()
-    print(f"{HEADER}\n|---|---:|---:|---:|---:|---:|")
+    print(f"{HEADER}\n|---|---:|---|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         model, samples, count = inputs(given.network, given.samples, Path(folder))
         output = Path(folder) / "out.onnx"
         digests, first = set(), None
         for limit in given.limit:
-            words = () if limit == NONE else ("--max-memory", limit)
+            words = ["--allocation", given.allocation]
+            words += [] if limit == NONE else ["--max-memory", limit]
             usage = run(model, samples, output, *words)
             digests.add(hashlib.sha256(output.read_bytes()).hexdigest())
             first = first or usage.wall
             row = {
                 "network": given.network,
                 "samples": count,
+                "allocation": given.allocation,
                 "limit": limit,
                 "peak_megabytes": round(usage.peak_megabytes),
                 "wall_seconds": round(usage.wall, 1),
