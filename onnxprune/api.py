@@ -209,6 +209,7 @@ class Pruner:
             self._executor,
             seed=options.seed,
             provider=options.provider,
+            max_memory=None if options.max_memory is None else options.max_memory // 2,
         )
         return refitted.weights, prior.solutions | refitted.solutions
 

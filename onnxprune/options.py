@@ -30,6 +30,9 @@ class Options:
         provider: onnxruntime provider: "cpu", "cuda" or "tensorrt".
         num_samples: calibration samples used; None for all.
         batch: samples per batch, where the model leaves that open.
+        max_memory: bytes of statistics and activations to hold; more go to temporary files, which
+            changes the time and not the result. What onnxruntime and the work on one layer take
+            comes on top. None for no limit.
         seed: of every random choice.
         preprocessing: how image files become inputs.
         progress: whether long stages show a bar.
@@ -46,6 +49,7 @@ class Options:
     provider: Provider = "cpu"
     num_samples: int | None = None
     batch: int = 32
+    max_memory: int | None = None
     seed: int = 0
     preprocessing: Preprocessing | None = None
     progress: bool = False
@@ -65,6 +69,8 @@ class Options:
         for number in (self.batch, self.num_samples, self.align):
             if isinstance(number, int) and number < 1:
                 raise ValueError(f"batch, num_samples and align must be at least 1, not {number}")
+        if self.max_memory is not None and self.max_memory < 0:
+            raise ValueError(f"max_memory must not be negative, but is {self.max_memory}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, but is {self.seed}")
         _check_pattern(self.include)
