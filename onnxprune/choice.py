@@ -1,25 +1,25 @@
-"""How many channels every group keeps: under the user's targets, or as few as is safe."""
+"""How many channels every group keeps: under bounds on costs, or as few as the damage allows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from onnxprune.allocation import ALLOCATIONS, Bound, GroupChoice, PowerLaw
 from onnxprune.errors import TargetError
 from onnxprune.executor import Executor
+from onnxprune.gauges import Gauge, gauges_of
+from onnxprune.metric import Metric
 from onnxprune.options import Options
 from onnxprune.progress import shown
-from onnxprune.sensitivity import LEVELS, measure_sensitivity, try_counts
+from onnxprune.sensitivity import LEVELS, measure_sensitivity
 from onnxprune.study import Batches, Study
+from onnxprune.target import Target
 from onnxprune.trials import TrialNetwork
 
-SAFE_ERROR = 0.1
-"""Without a target: relative error of the outputs, on samples not fitted on, that is accepted."""
-
 SEARCH_STEPS = 7
-"""Bisection steps over the fraction of MACs kept when there is no target: under 1 % apart."""
+"""Bisection steps over the fraction of MACs kept under targets on damage: under 1 % apart."""
 
 TRIAL_PASSES = 4
 """Times the calibration set all trials together may run through the network."""
@@ -56,6 +56,7 @@ class Chooser:
     tune: Batches
     options: Options
     executor: Executor
+    _tried: dict[float, dict[str, int]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def trials(self) -> TrialNetwork:
@@ -69,26 +70,37 @@ class Chooser:
             return {}
         return measure_sensitivity(self.study, self.trials, progress=self.options.progress)
 
-    def choose(self, bounds: Sequence[Bound], macs: Bound) -> Choice:
-        """Kept counts for all groups.
+    def gauges(self, targets: Sequence[Target], metric: Metric | None) -> list[Gauge]:
+        """What trials say of targets on damage."""
+        return gauges_of(targets, self.study, lambda: self.trials, metric)
 
-        Args:
-            bounds: the targets; none for the largest pruning that is safe.
-            macs: a bound on MACs, whose limit is searched where there are no targets.
+    def under(self, bounds: Sequence[Bound]) -> Choice:
+        """The counts under bounds on costs that do least damage.
 
         Raises:
-            TargetError: the targets cannot be reached, or nothing can be pruned safely.
+            TargetError: the bounds cannot be reached.
         """
-        if bounds:
-            return Choice(self._allocate(bounds), self.laws)
+        return Choice(self._allocate(bounds), self.laws)
 
-        def within(fraction: float) -> dict[str, int]:
-            return self._allocate([replace(macs, limit=fraction * macs.full)])
+    def within(self, gauges: Sequence[Gauge], macs: Bound) -> Choice:
+        """The counts with the fewest MACs whose trials stay within limits on damage.
+
+        Args:
+            gauges: the limits.
+            macs: a bound on MACs, whose limit is searched.
+
+        Raises:
+            TargetError: nothing can be pruned within them.
+        """
+
+        def at(fraction: float) -> dict[str, int]:
+            if fraction not in self._tried:
+                self._tried[fraction] = self._allocate([replace(macs, limit=fraction * macs.full)])
+            return self._tried[fraction]
 
         least = _least_fraction(self.study, macs)
-        progress = self.options.progress
-        safe = _largest_safe(self.study, self.trials, within, least, progress=progress)
-        return Choice(safe, self.laws)
+        found = _fewest(at, gauges, least, progress=self.options.progress)
+        return Choice(found, self.laws)
 
     def _allocate(self, bounds: Sequence[Bound]) -> dict[str, int]:
         return allocate(self.study, bounds, self.options.allocation, self.laws)
@@ -137,28 +149,27 @@ def _least_fraction(study: Study, macs: Bound) -> float:
     return least
 
 
-def _largest_safe(
-    study: Study,
-    trials: TrialNetwork,
-    within: Callable[[float], dict[str, int]],
+def _fewest(
+    at: Callable[[float], dict[str, int]],
+    gauges: Sequence[Gauge],
     least: float,
     *,
     progress: bool = False,
 ) -> dict[str, int]:
-    """The counts within the smallest fraction of MACs, from ``least`` on, that is safe."""
+    """The counts at the smallest fraction of MACs, from ``least`` on, that every gauge accepts."""
     best: dict[str, int] | None = None
     low, high = least, 1.0
-    for _ in shown(range(SEARCH_STEPS), "searching the largest safe pruning", progress=progress):
+    for _ in shown(range(SEARCH_STEPS), "searching the largest pruning", progress=progress):
         fraction = (low + high) / 2
-        counts = within(fraction)
-        distances = try_counts(study, trials, counts)
-        if max(distance.relative_error for distance in distances) <= SAFE_ERROR:
+        counts = at(fraction)
+        if all(gauge.holds(counts) for gauge in gauges):
             best, high = counts, fraction
         else:
             low = fraction
     if best is None:
+        limits = " and ".join(str(gauge.target) for gauge in gauges)
         raise TargetError(
-            "no pruning keeps the outputs' relative error on calibration samples under "
-            f"{SAFE_ERROR:g}; give a --target to accept more, or more calibration samples"
+            f"nothing can be pruned within {limits}, judged by samples that the weights were not "
+            "fitted on; accept more, give a target such as macs=0.7, or more calibration samples"
         )
     return best

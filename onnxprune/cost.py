@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -15,6 +15,8 @@ from onnxprune.concrete import concrete
 from onnxprune.counts import AxisCounter, Product, expand
 from onnxprune.mac_terms import LINEAR_OPS, MacTerms
 from onnxprune.network import Network
+
+BFLOAT16_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class CostModel:
     Attributes:
         macs: multiply-accumulates of all LINEAR_OPS for one sample.
         params: elements of floating-point constants.
+        bytes: bytes these take.
         node_macs: name of a node -> MACs it takes in the unpruned network.
         shrinking: names of the nodes that take fewer when groups are cut.
         uncounted: names of the nodes whose output positions are not known; their weights count as
@@ -75,9 +78,15 @@ class CostModel:
 
     macs: Multilinear
     params: Multilinear
+    bytes: Multilinear
     node_macs: Mapping[str, float]
     shrinking: frozenset[str] = frozenset()
     uncounted: tuple[str, ...] = ()
+
+    def per_sample(self, batch: int) -> CostModel:
+        """The costs of a model that is fixed to a batch size, MACs for one of its samples."""
+        node_macs = {name: count / batch for name, count in self.node_macs.items()}
+        return replace(self, macs=self.macs.scaled(1 / batch), node_macs=node_macs)
 
 
 def cost_model(
@@ -97,15 +106,18 @@ def cost_model(
     linear = [node for node in network.graph.nodes if node.op in LINEAR_OPS]
     mac_terms = MacTerms(network, shapes, counter)
     macs = {node.name: mac_terms.of(node) for node in linear}
-    params = [
+    parameters = [tensor for tensor in network.graph.tensors().values() if is_parameter(tensor)]
+    extents = [[counter.count(t, axis) for axis in range(len(t.shape))] for t in parameters]
+    params = [product for axes in extents for product in expand(axes)]
+    stored = [
         product
-        for tensor in network.graph.tensors().values()
-        if is_parameter(tensor)
-        for product in expand([counter.count(tensor, axis) for axis in range(len(tensor.shape))])
+        for tensor, axes in zip(parameters, extents, strict=True)
+        for product in expand([counter.fixed(_item_bytes(tensor)), *axes])
     ]
     return CostModel(
         Multilinear.of([product for products in macs.values() for product in products], sizes.size),
         Multilinear.of(params, sizes.size),
+        Multilinear.of(stored, sizes.size),
         {
             name: float(Multilinear.of(products, sizes.size)(sizes))
             for name, products in macs.items()
@@ -136,6 +148,11 @@ def is_parameter(tensor: gs.Tensor) -> bool:
     if isinstance(kind, int):  # of a type that NumPy lacks
         return kind == onnx.TensorProto.BFLOAT16
     return bool(np.issubdtype(np.dtype(kind), np.floating))
+
+
+def _item_bytes(tensor: gs.Constant) -> int:
+    """Bytes of one element of a floating-point constant."""
+    return BFLOAT16_BYTES if isinstance(tensor.dtype, int) else np.dtype(tensor.dtype).itemsize
 
 
 def tensor_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

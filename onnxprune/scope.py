@@ -49,6 +49,10 @@ class Scope:
         """The smallest counts of the groups that may be cut, shape (groups,)."""
         return np.array([self.allowed[group.name][0] for group in self.groups], np.int64)
 
+    def counts(self, kept: Mapping[str, int]) -> IndexArray:
+        """Counts of all groups of the network, shape (network.groups,); those not given whole."""
+        return np.array([kept.get(g.name, g.size) for g in self.network.groups], np.int64)
+
     def restricted(self, bound: Bound) -> Bound:
         """A bound as a function of the counts of the groups that may be cut, the others whole."""
         places, sizes, cost = self.places, self.sizes, bound.cost
