@@ -31,23 +31,24 @@ from onnxprune.calibration import CalibrationSource, split
 from onnxprune.canonical import canonicalise
 from onnxprune.choice import Choice, Chooser
 from onnxprune.cost import cost_model, parameter_count
-from onnxprune.errors import UnsupportedModelError
 from onnxprune.executor import Executor, InProcess
 from onnxprune.groups import find_groups
 from onnxprune.inputs import open_samples
 from onnxprune.measurement import Judge, judge_of, require_sense
 from onnxprune.metric import Metric, metric_of
 from onnxprune.model import file_bytes, load, pending
-from onnxprune.network import ChannelGroup, Network
+from onnxprune.network import ChannelGroup
 from onnxprune.options import Options
 from onnxprune.outcome import Outcome, describe
 from onnxprune.plan import Keep, Plan, Weights
 from onnxprune.predicted_latency import guessed_latency
+from onnxprune.recovery import Solution
 from onnxprune.refit import refit
 from onnxprune.report import Report
 from onnxprune.rewrite import apply, digest
-from onnxprune.scope import Scope
+from onnxprune.scope import Scope, prunable_groups
 from onnxprune.search import Search
+from onnxprune.sequential import refit_in_order
 from onnxprune.study import Batches, Study, study
 from onnxprune.target import SAFE_ERROR, Target
 from onnxprune.validation import check_file
@@ -208,14 +209,7 @@ class Pruner:
         known, original = self._study, self._original
         keeps = known.keeps(choice.counts)
         plan = plan_of(original, known.groups, keeps)
-        weights, solutions = refit(
-            known.views,
-            known.layers,
-            known.survivors(keeps),
-            known.recovery,
-            known.contractions,
-            progress=self._options.progress,
-        )
+        weights, solutions = self._recovered(keeps)
         pruned = apply(original, plan, weights)
         timed = any(target.kind == "latency" for target in targets)
         measured = self._judge.measure(pruned, latency=timed)
@@ -239,6 +233,37 @@ class Pruner:
 
     def _predicted_latency(self) -> Costs:
         return guessed_latency(self._cost, self._scope.sizes, self._judge.milliseconds())
+
+    def _recovered(
+        self, keeps: Mapping[str, IndexArray]
+    ) -> tuple[Weights, dict[str, list[Solution]]]:
+        """The consumers' new weights, and how they were found."""
+        known, options = self._study, self._options
+        prior = refit(
+            known.views,
+            known.layers,
+            known.survivors(keeps),
+            known.recovery,
+            known.contractions,
+            progress=options.progress,
+        )
+        if not (options.recovery and options.sequential):
+            return prior.weights, prior.solutions
+        fit, tune = (
+            Batches(self._samples, indices, options.batch)
+            for indices in (self._parts.fit, self._parts.tune)
+        )
+        refitted = refit_in_order(
+            known,
+            prior,
+            known.recovery,
+            fit,
+            tune,
+            self._executor,
+            seed=options.seed,
+            provider=options.provider,
+        )
+        return refitted.weights, prior.solutions | refitted.solutions
 
 
 def plan_of(
@@ -268,23 +293,3 @@ def apply_plan(
     pruned = apply(original, plan, weights or Weights({}))
     with pending(pruned, Path(output)) as temporary:
         check_file(temporary, original)
-
-
-def prunable_groups(network: Network, options: Options) -> list[ChannelGroup]:
-    """The groups of a network that the options let be cut.
-
-    Raises:
-        UnsupportedModelError: there are none; the message says why.
-    """
-    wide = [group for group in network.groups if group.size > group.part_count]
-    chosen = [g for g in wide if options.selects((g.name, *g.producers))]
-    if chosen:
-        return chosen
-    if wide:
-        names = [f"'{group.name}'" for group in wide[:5]] + ["..."] * (len(wide) > 5)
-        raise UnsupportedModelError(
-            f"--include and --exclude leave none of the channel groups: {', '.join(names)}"
-        )
-    reasons = "; ".join(f"'{f.producer}': {f.reason}" for f in network.frozen[:5])
-    why = reasons or "it has no Conv, ConvTranspose, Gemm, MatMul or recurrent layer"
-    raise UnsupportedModelError(f"nothing in the model can be pruned ({why})")

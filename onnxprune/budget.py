@@ -31,12 +31,15 @@ class GroupChoice:
         allowed: kept counts, ascending, the last is the full size; shape (counts,).
         damage: predicted divergence at each count, non-increasing, 0 at full; shape (counts,).
         error: relative consumer error at each count, non-increasing; shape (counts,).
+        unexplained: share of the channels' second moment that so many channels leave unexplained,
+            non-increasing, 0 at full; shape (counts,). None where no allocation asks for it.
     """
 
     name: str
     allowed: IndexArray
     damage: Vector
     error: Vector
+    unexplained: Vector | None = None
 
 
 @dataclass(frozen=True)

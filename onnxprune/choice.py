@@ -7,11 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from onnxprune.allocation import ALLOCATIONS, Bound, GroupChoice, PowerLaw
+from onnxprune.arrays import Vector
+from onnxprune.criteria import unexplained_variance
 from onnxprune.errors import TargetError
 from onnxprune.executor import Executor
 from onnxprune.gauges import Gauge, gauges_of
 from onnxprune.metric import Metric
 from onnxprune.options import Options
+from onnxprune.problems import group_problem
 from onnxprune.progress import shown
 from onnxprune.sensitivity import LEVELS, measure_sensitivity
 from onnxprune.study import Batches, Study
@@ -70,6 +73,11 @@ class Chooser:
             return {}
         return measure_sensitivity(self.study, self.trials, progress=self.options.progress)
 
+    @cached_property
+    def unexplained(self) -> Mapping[str, Vector]:
+        """Group name -> what counts leave unexplained, where the allocation asks for it."""
+        return unexplained_of(self.study) if self.options.allocation == "cumvar" else {}
+
     def gauges(self, targets: Sequence[Target], metric: Metric | None) -> list[Gauge]:
         """What trials say of targets on damage."""
         return gauges_of(targets, self.study, lambda: self.trials, metric)
@@ -103,21 +111,42 @@ class Chooser:
         return Choice(found, self.laws)
 
     def _allocate(self, bounds: Sequence[Bound]) -> dict[str, int]:
-        return allocate(self.study, bounds, self.options.allocation, self.laws)
+        allocation, unexplained = self.options.allocation, self.unexplained
+        return allocate(self.study, bounds, allocation, self.laws, unexplained)
 
 
 def allocate(
-    study: Study, bounds: Sequence[Bound], allocation: str, laws: Mapping[str, PowerLaw]
+    study: Study,
+    bounds: Sequence[Bound],
+    allocation: str,
+    laws: Mapping[str, PowerLaw],
+    unexplained: Mapping[str, Vector] | None = None,
 ) -> dict[str, int]:
     """Group name -> kept count under the bounds.
+
+    Args:
+        study: the network and its rankings.
+        bounds: the bounds.
+        allocation: name of an allocation.
+        laws: group name -> its damage law, where it was measured.
+        unexplained: as ``unexplained_of`` returns it, to save work; only ``cumvar`` needs it.
 
     Raises:
         TargetError: the bounds cannot be reached.
     """
     choices = [_group_choice(study, group.name, laws) for group in study.groups]
+    if allocation == "cumvar":
+        curves = unexplained or unexplained_of(study)
+        choices = [replace(c, unexplained=curves[c.name][c.allowed]) for c in choices]
     inner = [study.restricted(bound) for bound in bounds]
     counts = ALLOCATIONS[allocation].allocate(choices, inner)
     return {group.name: int(n) for group, n in zip(study.groups, counts, strict=True)}
+
+
+def unexplained_of(study: Study) -> dict[str, Vector]:
+    """Group name -> share of its channels' second moment that each count leaves unexplained."""
+    problems = (group_problem(group, study.network, study.layers) for group in study.groups)
+    return {p.name: unexplained_variance(p, study.rankings[p.name].order) for p in problems}
 
 
 def trial_network(

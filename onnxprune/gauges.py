@@ -84,12 +84,11 @@ def _drop(study: Study, network: Callable[[], TrialNetwork], metric: Metric) -> 
 def _predictor(study: Study, network: TrialNetwork, counts: Mapping[str, int]) -> Predict:
     """Runs the network as if the groups kept these counts, consumers recovered quickly."""
     alive = study.survivors(study.keeps(counts))
-    weights, _ = refit(study.views, study.layers, alive, study.trial_recovery, study.contractions)
-    replaced = padded(study.views, weights, alive)
-    masks = {name: view.mask(alive) for name, view in study.contractions.items()}
+    tried = refit(study.views, study.layers, alive, study.trial_recovery, study.contractions)
+    replaced = padded(study.views, tried.weights, alive)
 
     def predict(feed: Feed) -> list[Array]:
-        return network.predict(feed, replaced, masks)
+        return network.predict(feed, replaced, tried.masks)
 
     return predict
 

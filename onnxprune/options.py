@@ -22,6 +22,7 @@ class Options:
         criterion: name of a criterion, or a criterion.
         allocation: name of an allocation.
         recovery: whether consumers are refitted; without, they are only sliced.
+        sequential: whether consumers are refitted in order, each on the pruned network's inputs.
         align: channel counts are multiples of this; "auto" stays in onnxruntime's fast layout.
         include: regular expression; only groups whose name, or the name of a node that
             makes their channels, it finds are cut.
@@ -46,6 +47,7 @@ class Options:
     criterion: str | Criterion = "obs"
     allocation: str = "sensitivity"
     recovery: bool = True
+    sequential: bool = True
     align: Align = "auto"
     include: str | None = None
     exclude: str | None = None

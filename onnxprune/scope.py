@@ -11,7 +11,9 @@ from onnxprune.alignment import Align, allowed_counts
 from onnxprune.allocation import Bound, Costs, GroupChoice
 from onnxprune.arrays import Array, IndexArray
 from onnxprune.budget import require_reachable
+from onnxprune.errors import UnsupportedModelError
 from onnxprune.network import ChannelGroup, Network
+from onnxprune.options import Options
 
 
 @dataclass(frozen=True)
@@ -73,3 +75,23 @@ class Scope:
             unknown = np.zeros(allowed.size)
             choices.append(GroupChoice(group.name, allowed, unknown, unknown))
         require_reachable(choices, [self.restricted(bound) for bound in bounds])
+
+
+def prunable_groups(network: Network, options: Options) -> list[ChannelGroup]:
+    """The groups of a network that the options let be cut.
+
+    Raises:
+        UnsupportedModelError: there are none; the message says why.
+    """
+    wide = [group for group in network.groups if group.size > group.part_count]
+    chosen = [g for g in wide if options.selects((g.name, *g.producers))]
+    if chosen:
+        return chosen
+    if wide:
+        names = [f"'{group.name}'" for group in wide[:5]] + ["..."] * (len(wide) > 5)
+        raise UnsupportedModelError(
+            f"--include and --exclude leave none of the channel groups: {', '.join(names)}"
+        )
+    reasons = "; ".join(f"'{f.producer}': {f.reason}" for f in network.frozen[:5])
+    why = reasons or "it has no Conv, ConvTranspose, Gemm, MatMul or recurrent layer"
+    raise UnsupportedModelError(f"nothing in the model can be pruned ({why})")

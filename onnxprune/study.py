@@ -18,7 +18,13 @@ from onnxprune.linear_map import FeatureSpec
 from onnxprune.network import ChannelGroup, Network
 from onnxprune.options import Options
 from onnxprune.plan import GroupProblem, LayerProblem, Ranking, keep_of
-from onnxprune.problems import ConsumerView, consumer_views, group_problem, layer_problems
+from onnxprune.problems import (
+    ConsumerView,
+    consumer_views,
+    group_problem,
+    layer_problems,
+    readers_of,
+)
 from onnxprune.progress import shown
 from onnxprune.recovery import RECOVERIES, FixedRidge, Recovery
 from onnxprune.scope import Scope
@@ -106,7 +112,7 @@ def study(
 ) -> Study:
     """Collect the statistics of all consumers and rank every group's channels."""
     network, groups = scope.network, scope.groups
-    views = consumer_views(network, groups)
+    views = consumer_views(network, readers_of(groups))
     contractions = contraction_views(canonical, network, groups, recover=options.recovery)
     specs = [spec for view in contractions.values() for spec in view.specs]
     specs += [spec for view in views.values() for spec in view.specs]

@@ -39,10 +39,12 @@ GRAPH_HALF = (
     "rewrite",
     "rules",
     "scatters",
+    "segments",
     "shape_hints",
     "shape_values",
     "shape_writing",
     "shuffles",
+    "stages",
     "stand_ins",
     "unpacking",
     "workbench",
@@ -54,7 +56,9 @@ STATISTICS = (
     "host_gram",
     "linalg",
     "recovery",
+    "regression",
     "scores",
+    "sequential",
     "statistics",
 )
 GRAPH_LIBRARIES = ("onnx", "onnx_graphsurgeon", "onnxruntime")

@@ -24,7 +24,6 @@ import numpy as np
 import onnx
 
 from onnxprune.allocation import Bound
-from onnxprune.api import prunable_groups
 from onnxprune.arrays import Array
 from onnxprune.bounds import bounds_of
 from onnxprune.calibration import split
@@ -42,7 +41,7 @@ from onnxprune.recovery import RECOVERIES
 from onnxprune.refit import refit
 from onnxprune.rewrite import apply, digest
 from onnxprune.runtime import Session
-from onnxprune.scope import Scope
+from onnxprune.scope import Scope, prunable_groups
 from onnxprune.sensitivity import measure_sensitivity
 from onnxprune.study import QUICK_RECOVERY, Batches, Study, rank, study
 from onnxprune.target import Target
@@ -222,7 +221,9 @@ class Bench:
         sizes = {group.name: group.size for group in known.groups}
         edits = [Keep(n, tuple(k.tolist()), sizes[n]) for n, k in keeps.items()]
         alive = known.survivors(keeps)
-        weights, _ = refit(known.views, known.layers, alive, known.recovery, known.contractions)
+        weights = refit(
+            known.views, known.layers, alive, known.recovery, known.contractions
+        ).weights
         return apply(self.model, Plan(digest(self.model), tuple(edits)), weights)
 
     def row(self, known: Study, counts: dict[str, int], pruned: onnx.ModelProto) -> dict[str, Any]:
