@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from onnxprune.allocation import ALLOCATIONS, Bound, GroupChoice, PowerLaw
@@ -22,7 +22,7 @@ from onnxprune.target import Target
 from onnxprune.trials import TrialNetwork
 
 SEARCH_STEPS = 7
-"""Bisection steps over the fraction of MACs kept under targets on damage: under 1 % apart."""
+"""Bisection steps over the fraction of MACs kept under targets on damage: within 1 %."""
 
 TRIAL_PASSES = 4
 """Times the calibration set all trials together may run through the network."""
@@ -59,7 +59,6 @@ class Chooser:
     tune: Batches
     options: Options
     executor: Executor
-    _tried: dict[float, dict[str, int]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def trials(self) -> TrialNetwork:
@@ -90,25 +89,46 @@ class Chooser:
         """
         return Choice(self._allocate(bounds), self.laws)
 
-    def within(self, gauges: Sequence[Gauge], macs: Bound) -> Choice:
-        """The counts with the fewest MACs whose trials stay within limits on damage.
+    def least(self, macs: Bound) -> float:
+        """The smallest fraction of the MACs that the groups' allowed counts can reach.
+
+        Raises:
+            TargetError: no group may lose a channel.
+        """
+        return _least_fraction(self.study, macs)
+
+    def at(self, fraction: float, macs: Bound) -> Choice:
+        """The counts with so much of the MACs that do least damage.
+
+        Raises:
+            TargetError: there are no counts with so few.
+        """
+        return self.under([replace(macs, limit=fraction * macs.full)])
+
+    def within(
+        self, gauges: Sequence[Gauge], macs: Bound, low: float, high: float
+    ) -> tuple[float, Choice] | None:
+        """The smallest fraction of the MACs whose trial stays within limits on damage.
 
         Args:
             gauges: the limits.
-            macs: a bound on MACs, whose limit is searched.
+            macs: the MACs.
+            low: a fraction that is too small.
+            high: a fraction that is large enough; what is found is smaller.
 
-        Raises:
-            TargetError: nothing can be pruned within them.
+        Returns:
+            The fraction and its counts; None if no fraction that was tried stays within.
         """
-
-        def at(fraction: float) -> dict[str, int]:
-            if fraction not in self._tried:
-                self._tried[fraction] = self._allocate([replace(macs, limit=fraction * macs.full)])
-            return self._tried[fraction]
-
-        least = _least_fraction(self.study, macs)
-        found = _fewest(at, gauges, least, progress=self.options.progress)
-        return Choice(found, self.laws)
+        best: tuple[float, Choice] | None = None
+        progress = self.options.progress
+        for _ in shown(range(SEARCH_STEPS), "searching the largest pruning", progress=progress):
+            fraction = (low + high) / 2
+            choice = self.at(fraction, macs)
+            if all(gauge.holds(choice.counts) for gauge in gauges):
+                best, high = (fraction, choice), fraction
+            else:
+                low = fraction
+        return best
 
     def _allocate(self, bounds: Sequence[Bound]) -> dict[str, int]:
         allocation, unexplained = self.options.allocation, self.unexplained
@@ -176,29 +196,3 @@ def _least_fraction(study: Study, macs: Bound) -> float:
             "groups"
         )
     return least
-
-
-def _fewest(
-    at: Callable[[float], dict[str, int]],
-    gauges: Sequence[Gauge],
-    least: float,
-    *,
-    progress: bool = False,
-) -> dict[str, int]:
-    """The counts at the smallest fraction of MACs, from ``least`` on, that every gauge accepts."""
-    best: dict[str, int] | None = None
-    low, high = least, 1.0
-    for _ in shown(range(SEARCH_STEPS), "searching the largest pruning", progress=progress):
-        fraction = (low + high) / 2
-        counts = at(fraction)
-        if all(gauge.holds(counts) for gauge in gauges):
-            best, high = counts, fraction
-        else:
-            low = fraction
-    if best is None:
-        limits = " and ".join(str(gauge.target) for gauge in gauges)
-        raise TargetError(
-            f"nothing can be pruned within {limits}, judged by samples that the weights were not "
-            "fitted on; accept more, give a target such as macs=0.7, or more calibration samples"
-        )
-    return best

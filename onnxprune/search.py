@@ -48,7 +48,7 @@ class Search(Generic[F]):
 
     Attributes:
         chooser: chooses counts.
-        macs: a bound on MACs, whose limit is searched where only damage is bounded.
+        macs: the MACs, of which as few as possible are kept where only damage is bounded.
         bounds: for each target on a cost, what predicts it.
         gauges: for each target on damage, what predicts it.
         finish: makes the model of a choice and measures every target on it.
@@ -63,48 +63,74 @@ class Search(Generic[F]):
     predicted: Callable[[Bound, Mapping[str, int]], float]
 
     def run(self) -> F:
-        """The best model that holds all targets.
+        """The best model on which all targets hold.
 
         Raises:
-            TargetError: none does within the tolerance; the message says by how much.
+            TargetError: they do on none, not even within the tolerance; the message says by how
+                much.
         """
-        made: list[tuple[Choice, F]] = []
-        for _ in range(ROUNDS):
+        made = self._under_costs() if self.bounds else self._within_damage()
+        return self._best(made)
+
+    def _under_costs(self) -> list[F]:
+        """Models at the predicted limits, corrected by the measured ones."""
+        seen: list[Mapping[str, int]] = []
+        made: list[F] = []
+        while len(made) < ROUNDS:
             try:
-                choice = self._choose()
+                choice = self.chooser.under(list(self.bounds.values()))
             except TargetError:
                 if not made:
                     raise
                 break  # a corrected prediction asks for more than there is
-            if any(choice.counts == before.counts for before, _ in made):
+            if choice.counts in seen:
                 break
-            finished = self.finish(choice)
-            made.append((choice, finished))
-            for line in table(finished.checks):
-                logger.debug("%s", line)
-            if not self._correct(choice, finished.checks):
-                break
-        return self._best([finished for _, finished in made])
-
-    def _choose(self) -> Choice:
-        if self.bounds:
-            return self.chooser.under(list(self.bounds.values()))
-        return self.chooser.within(list(self.gauges.values()), self.macs)
-
-    def _correct(self, choice: Choice, checks: Sequence[Check]) -> bool:
-        """Correct the predictions that were off; whether another model should be tried."""
-        deciding = [c for c in checks if not self.bounds or c.target.is_cost]
-        over = [check for check in deciding if not check.holds]
-        off = over or [check for check in deciding if check.wasteful]
-        for check in off:
-            if check.target in self.bounds:
+            seen.append(choice.counts)
+            made.append(self._finished(choice))
+            checks = [check for check in made[-1].checks if check.target.is_cost]
+            off = _off(checks)
+            for check in off:
                 bound = self.bounds[check.target]
-                limit = self.predicted(bound, choice.counts) * check.limit / (check.reached or 1.0)
+                predicted = self.predicted(bound, choice.counts)
+                limit = predicted * check.limit / (check.reached or 1.0)
                 self.bounds = {**self.bounds, check.target: replace(bound, limit=limit)}
+            if not off:
+                break
+        return made
+
+    def _within_damage(self) -> list[F]:
+        """Models with ever fewer MACs while the damage is within its limits, else with more."""
+        made: list[F] = []
+        failed, held = self.chooser.least(self.macs), 1.0
+        while len(made) < ROUNDS:
+            gauges = list(self.gauges.values())
+            found = self.chooser.within(gauges, self.macs, failed, held)
+            if found is None and not made:
+                raise TargetError(_nothing(gauges))
+            if found is None and any(all(c.holds for c in m.checks) for m in made):
+                break
+            if found is None:  # the corrected trials leave nothing: half way back
+                middle = (failed + held) / 2
+                found = middle, self.chooser.at(middle, self.macs)
+            fraction, choice = found
+            made.append(self._finished(choice))
+            if all(check.holds for check in made[-1].checks):
+                held = fraction
             else:
-                gauge = self.gauges[check.target]
-                self.gauges = {**self.gauges, check.target: _corrected(gauge, choice, check)}
-        return bool(off)
+                failed = fraction
+            off = _off(made[-1].checks)
+            for check in off:
+                gauge = _corrected(self.gauges[check.target], choice, check)
+                self.gauges = {**self.gauges, check.target: gauge}
+            if not off:
+                break
+        return made
+
+    def _finished(self, choice: Choice) -> F:
+        finished = self.finish(choice)
+        for line in table(finished.checks):
+            logger.debug("%s", line)
+        return finished
 
     def _best(self, made: Sequence[F]) -> F:
         """Among those that hold the least pruned, or the most where only damage is bounded."""
@@ -116,6 +142,19 @@ class Search(Generic[F]):
             return max(candidates, key=lambda m: sign * m.macs)
         closest = min(made, key=lambda m: max(check.excess for check in m.checks))
         raise TargetError(_missed(closest.checks, len(made)))
+
+
+def _off(checks: Sequence[Check]) -> list[Check]:
+    """Those that are exceeded; if none is, those that leave much unused."""
+    return [c for c in checks if not c.holds] or [c for c in checks if c.wasteful]
+
+
+def _nothing(gauges: Sequence[Gauge]) -> str:
+    limits = " and ".join(str(gauge.target) for gauge in gauges)
+    return (
+        f"nothing can be pruned within {limits}, judged by samples that the weights were not "
+        "fitted on; accept more, give a target such as macs=0.7, or more calibration samples"
+    )
 
 
 def _corrected(gauge: Gauge, choice: Choice, check: Check) -> Gauge:
