@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxprune.arrays import Array, Matrix, Vector
+from onnxprune.arrays import Array, IndexArray, Matrix, Vector
 from onnxprune.concrete import concrete
 from onnxprune.counts import AxisCounter, Product, expand
 from onnxprune.mac_terms import LINEAR_OPS, MacTerms
@@ -44,6 +44,10 @@ class Multilinear:
         first = np.ones_like(self.constants)
         first[:, :1] = factor
         return Multilinear(self.constants * first, self.slopes * first[..., None])
+
+    def restricted(self, groups: IndexArray) -> Multilinear:
+        """The cost as a function of the counts of some groups; no other changes it."""
+        return Multilinear(self.constants, self.slopes[..., groups])
 
     @classmethod
     def of(cls, terms: Sequence[Product], groups: int) -> Multilinear:
