@@ -34,6 +34,7 @@ from onnxprune.cost import cost_model, parameter_count
 from onnxprune.executor import Executor, InProcess
 from onnxprune.groups import find_groups
 from onnxprune.inputs import open_samples
+from onnxprune.latency_cost import latency_cost
 from onnxprune.measurement import Judge, judge_of, require_sense
 from onnxprune.metric import Metric, metric_of
 from onnxprune.model import file_bytes, load, pending
@@ -41,7 +42,6 @@ from onnxprune.network import ChannelGroup
 from onnxprune.options import Options
 from onnxprune.outcome import Outcome, describe
 from onnxprune.plan import Keep, Plan, Weights
-from onnxprune.predicted_latency import guessed_latency
 from onnxprune.recovery import Solution
 from onnxprune.refit import refit
 from onnxprune.report import Report
@@ -194,6 +194,7 @@ class Pruner:
             latency=self._predicted_latency,
         )
         scope.require_reachable(bounds)  # before the samples are run, not after
+        only_time = [t.kind for t in costs] == ["latency"]
         damages = [target for target in targets if not target.is_cost]
         return Search(
             self._chooser,
@@ -202,6 +203,7 @@ class Pruner:
             {g.target: g for g in self._chooser.gauges(damages, self._metric)},
             lambda choice: self._finish(choice, targets),
             lambda bound, counts: float(bound.cost(scope.counts(counts))),
+            scope.useful(bounds[0]) if only_time else scope.allowed,
         )
 
     def _finish(self, choice: Choice, targets: Sequence[Target]) -> Outcome:
@@ -232,7 +234,14 @@ class Pruner:
         return judge_of(self._original, macs, held_out, self._options, executor, self._metric)
 
     def _predicted_latency(self) -> Costs:
-        return guessed_latency(self._cost, self._scope.sizes, self._judge.milliseconds())
+        return latency_cost(
+            self._scope.network,
+            self._canonical,
+            self._judge.timed,
+            provider=self._options.provider,
+            threads=self._options.threads,
+            progress=self._options.progress,
+        )
 
     def _recovered(
         self, keeps: Mapping[str, IndexArray]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from onnxprune.allocation import ALLOCATIONS, Bound, GroupChoice, PowerLaw
-from onnxprune.arrays import Vector
+from onnxprune.arrays import IndexArray, Vector
 from onnxprune.criteria import unexplained_variance
 from onnxprune.errors import TargetError
 from onnxprune.executor import Executor
@@ -81,13 +81,21 @@ class Chooser:
         """What trials say of targets on damage."""
         return gauges_of(targets, self.study, lambda: self.trials, metric)
 
-    def under(self, bounds: Sequence[Bound]) -> Choice:
+    def under(
+        self, bounds: Sequence[Bound], allowed: Mapping[str, IndexArray] | None = None
+    ) -> Choice:
         """The counts under bounds on costs that do least damage.
+
+        Args:
+            bounds: the bounds.
+            allowed: group name -> the counts to choose among; None for all that are allowed.
 
         Raises:
             TargetError: the bounds cannot be reached.
         """
-        return Choice(self._allocate(bounds), self.laws)
+        known = self.study if allowed is None else replace(self.study, allowed=allowed)
+        allocation, unexplained = self.options.allocation, self.unexplained
+        return Choice(allocate(known, bounds, allocation, self.laws, unexplained), self.laws)
 
     def least(self, macs: Bound) -> float:
         """The smallest fraction of the MACs that the groups' allowed counts can reach.
@@ -129,10 +137,6 @@ class Chooser:
             else:
                 low = fraction
         return best
-
-    def _allocate(self, bounds: Sequence[Bound]) -> dict[str, int]:
-        allocation, unexplained = self.options.allocation, self.unexplained
-        return allocate(self.study, bounds, allocation, self.laws, unexplained)
 
 
 def allocate(

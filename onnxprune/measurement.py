@@ -15,7 +15,7 @@ from onnxprune.cost import cost_model, parameter_count
 from onnxprune.errors import MetricError, TargetError, ValidationError
 from onnxprune.executor import Executor
 from onnxprune.groups import find_groups
-from onnxprune.latency import Latency, interleaved_latency
+from onnxprune.latency import interleaved_latency
 from onnxprune.metric import Metric
 from onnxprune.model import file_bytes
 from onnxprune.options import Options
@@ -107,26 +107,18 @@ class Judge:
         """The same with latency, of the original and the pruned model in turns."""
         if measured.after.latency is not None:
             return measured
-        times = self._times((self.original, pruned))
-        before, after = (
-            replace(footprint, latency=latency)
-            for footprint, latency in zip((measured.before, measured.after), times, strict=True)
-        )
-        return replace(measured, before=before, after=after)
-
-    def milliseconds(self) -> float:
-        """Median time of a run of the original."""
-        (latency,) = self._times((self.original,))
-        return latency.median
-
-    def _times(self, models: Sequence[onnx.ModelProto]) -> list[Latency]:
-        return interleaved_latency(
-            models,
+        times = interleaved_latency(
+            (self.original, pruned),
             self.timed,
             threads=self.options.threads,
             provider=self.options.provider,
             progress=self.options.progress,
         )
+        before, after = (
+            replace(footprint, latency=latency)
+            for footprint, latency in zip((measured.before, measured.after), times, strict=True)
+        )
+        return replace(measured, before=before, after=after)
 
     def checks(
         self,

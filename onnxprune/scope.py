@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune.alignment import Align, allowed_counts
+from onnxprune.alignment import Align, allowed_counts, useful_counts
 from onnxprune.allocation import Bound, Costs, GroupChoice
 from onnxprune.arrays import Array, IndexArray
 from onnxprune.budget import require_reachable
@@ -66,6 +66,13 @@ class Scope:
 
         selected: Costs = of_selected
         return replace(bound, cost=selected)
+
+    def useful(self, bound: Bound) -> dict[str, IndexArray]:
+        """Group name -> the allowed counts that are worth having where only this is bounded."""
+        names = [group.name for group in self.groups]
+        allowed = [self.allowed[name] for name in names]
+        useful = useful_counts(self.restricted(bound).cost, allowed)
+        return dict(zip(names, useful, strict=True))
 
     def require_reachable(self, bounds: Sequence[Bound]) -> None:
         """Raise TargetError if a bound fails with every group at its smallest count."""

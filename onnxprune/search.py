@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 from onnxprune.allocation import Bound
+from onnxprune.arrays import IndexArray
 from onnxprune.choice import Choice, Chooser
 from onnxprune.errors import TargetError
 from onnxprune.gauges import Gauge
@@ -53,6 +54,7 @@ class Search(Generic[F]):
         gauges: for each target on damage, what predicts it.
         finish: makes the model of a choice and measures every target on it.
         predicted: evaluates a bound at a choice's counts.
+        allowed: group name -> the counts to choose among under bounds on costs.
     """
 
     chooser: Chooser
@@ -61,6 +63,7 @@ class Search(Generic[F]):
     gauges: Mapping[Target, Gauge]
     finish: Callable[[Choice], F]
     predicted: Callable[[Bound, Mapping[str, int]], float]
+    allowed: Mapping[str, IndexArray]
 
     def run(self) -> F:
         """The best model on which all targets hold.
@@ -78,7 +81,7 @@ class Search(Generic[F]):
         made: list[F] = []
         while len(made) < ROUNDS:
             try:
-                choice = self.chooser.under(list(self.bounds.values()))
+                choice = self.chooser.under(list(self.bounds.values()), self.allowed)
             except TargetError:
                 if not made:
                     raise
