@@ -36,7 +36,6 @@ from onnxprune.groups import find_groups
 from onnxprune.inputs import open_samples
 from onnxprune.latency_cost import latency_cost
 from onnxprune.measurement import Judge, judge_of, require_sense
-from onnxprune.metric import Metric, metric_of
 from onnxprune.model import file_bytes, load, pending
 from onnxprune.network import ChannelGroup
 from onnxprune.options import Options
@@ -168,7 +167,7 @@ class Pruner:
         if self._options.latency:
             timed = self._judge.timed_too(outcome.measured, outcome.pruned)
             outcome = replace(outcome, measured=timed)
-        report = describe(outcome, targets, self._parts, self._options, self._metric)
+        report = describe(outcome, targets, self._parts, self._options, self._judge.metric)
         return Result(
             outcome.pruned,
             outcome.plan,
@@ -200,7 +199,7 @@ class Pruner:
             self._chooser,
             Bound("macs", cost.macs, 0.0, float(cost.macs(scope.sizes))),
             dict(zip(costs, bounds, strict=True)),
-            {g.target: g for g in self._chooser.gauges(damages, self._metric)},
+            {g.target: g for g in self._chooser.gauges(damages, self._judge.metric)},
             lambda choice: self._finish(choice, targets),
             lambda bound, counts: float(bound.cost(scope.counts(counts))),
             scope.useful(bounds[0]) if only_time else scope.allowed,
@@ -221,17 +220,10 @@ class Pruner:
         )
 
     @cached_property
-    def _metric(self) -> Metric | None:
-        chosen = self._options
-        evaluate, labels, batch = chosen.evaluate, chosen.labels, chosen.batch
-        return metric_of(evaluate, labels, self._samples, self._parts, batch)
-
-    @cached_property
     def _judge(self) -> Judge:
-        held_out = Batches(self._samples, self._parts.held_out, self._options.batch)
         macs = round(float(self._cost.macs(self._scope.sizes)))
-        executor = self._executor
-        return judge_of(self._original, macs, held_out, self._options, executor, self._metric)
+        samples, parts = self._samples, self._parts
+        return judge_of(self._original, macs, samples, parts, self._options, self._executor)
 
     def _predicted_latency(self) -> Costs:
         return latency_cost(

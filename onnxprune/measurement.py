@@ -10,13 +10,14 @@ import numpy as np
 import onnx
 
 from onnxprune.arrays import Feed, IndexArray
+from onnxprune.calibration import Calibration, Split
 from onnxprune.comparison import OutputDistance
 from onnxprune.cost import cost_model, parameter_count
 from onnxprune.errors import MetricError, TargetError, ValidationError
 from onnxprune.executor import Executor
 from onnxprune.groups import find_groups
 from onnxprune.latency import interleaved_latency
-from onnxprune.metric import Metric
+from onnxprune.metric import Metric, metric_of
 from onnxprune.model import file_bytes
 from onnxprune.options import Options
 from onnxprune.report import Footprint
@@ -186,18 +187,20 @@ def require_sense(targets: Sequence[Target], judge: Judge) -> None:
 def judge_of(
     original: onnx.ModelProto,
     macs: int,
-    held_out: Batches,
+    samples: Calibration,
+    split: Split,
     options: Options,
     executor: Executor,
-    metric: Metric | None,
 ) -> Judge:
     """The judge of pruned models.
 
     Raises:
         TargetError: latency is asked for with batches that the model does not take.
+        MetricError: the metric cannot be loaded, or the labels do not fit the samples.
     """
+    held_out = Batches(samples, split.held_out, options.batch)
     sample = next(iter(replace(held_out, size=1)))
-    fixed, wanted = held_out.samples.batch_extent, options.latency_batch
+    fixed, wanted = samples.batch_extent, options.latency_batch
     if fixed is not None and wanted not in (None, fixed):
         raise TargetError(
             f"latency cannot be measured with batches of {wanted}: the model takes batches of "
@@ -205,4 +208,5 @@ def judge_of(
         )
     repeats = 1 if fixed is not None else wanted or 1
     timed = {name: np.repeat(array, repeats, axis=0) for name, array in sample.items()}
+    metric = metric_of(options.evaluate, options.labels, samples, split, options.batch)
     return Judge(original, macs, held_out, sample, timed, options, executor, metric)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 from onnxprune.allocation import Bound
@@ -64,6 +64,7 @@ class Search(Generic[F]):
     finish: Callable[[Choice], F]
     predicted: Callable[[Bound, Mapping[str, int]], float]
     allowed: Mapping[str, IndexArray]
+    _points: dict[Target, list[tuple[float, float]]] = field(default_factory=dict, init=False)
 
     def run(self) -> F:
         """The best model on which all targets hold.
@@ -90,13 +91,13 @@ class Search(Generic[F]):
                 break
             seen.append(choice.counts)
             made.append(self._finished(choice))
+            for target, bound in self.bounds.items():
+                self._note(target, self.predicted(bound, choice.counts), made[-1])
             checks = [check for check in made[-1].checks if check.target.is_cost]
             off = _off(checks)
             for check in off:
-                bound = self.bounds[check.target]
-                predicted = self.predicted(bound, choice.counts)
-                limit = predicted * check.limit / (check.reached or 1.0)
-                self.bounds = {**self.bounds, check.target: replace(bound, limit=limit)}
+                bound = replace(self.bounds[check.target], limit=self._aim(check))
+                self.bounds = {**self.bounds, check.target: bound}
             if not off:
                 break
         return made
@@ -117,13 +118,15 @@ class Search(Generic[F]):
                 found = middle, self.chooser.at(middle, self.macs)
             fraction, choice = found
             made.append(self._finished(choice))
+            for target, gauge in self.gauges.items():
+                self._note(target, gauge.read(choice.counts), made[-1])
             if all(check.holds for check in made[-1].checks):
                 held = fraction
             else:
                 failed = fraction
             off = _off(made[-1].checks)
             for check in off:
-                gauge = _corrected(self.gauges[check.target], choice, check)
+                gauge = replace(self.gauges[check.target], limit=self._aim(check))
                 self.gauges = {**self.gauges, check.target: gauge}
             if not off:
                 break
@@ -134,6 +137,17 @@ class Search(Generic[F]):
         for line in table(finished.checks):
             logger.debug("%s", line)
         return finished
+
+    def _note(self, target: Target, predicted: float, model: F) -> None:
+        measured = next(c.reached for c in model.checks if c.target == target)
+        self._points.setdefault(target, []).append((predicted, measured))
+
+    def _aim(self, check: Check) -> float:
+        """The prediction to ask for, so that the limit is reached when it is measured."""
+        points = self._points[check.target]
+        if check.target.kind == "drop":  # whose noise has no slope, and which may be 0 or less
+            return points[-1][0] + check.limit - points[-1][1]
+        return aimed(points, check.limit)
 
     def _best(self, made: Sequence[F]) -> F:
         """Among those that hold the least pruned, or the most where only damage is bounded."""
@@ -160,12 +174,26 @@ def _nothing(gauges: Sequence[Gauge]) -> str:
     )
 
 
-def _corrected(gauge: Gauge, choice: Choice, check: Check) -> Gauge:
-    """The gauge with a limit at which a model such as this one would just hold."""
-    tried = gauge.read(choice.counts)
-    if check.target.kind == "error" and check.reached > 0 and tried > 0:
-        return replace(gauge, limit=tried * check.limit / check.reached)
-    return replace(gauge, limit=tried + check.limit - check.reached)
+def aimed(points: Sequence[tuple[float, float]], limit: float) -> float:
+    """The prediction at which a measurement is likely to reach a limit.
+
+    Between the nearest measurements on both sides of it, else along the line through the last two,
+    else in proportion; at least half and at most twice the last prediction.
+
+    Args:
+        points: (predicted, measured) of what was tried so far; at least one.
+        limit: the measurement aimed at.
+    """
+    below = max((p for p in points if p[1] <= limit), default=None)
+    above = min((p for p in points if p[1] > limit), default=None)
+    pair = (below, above) if below and above else tuple(points[-2:])
+    last, measured = points[-1]
+    found = last * limit / (measured or 1.0)
+    if len(pair) == 2 and pair[0] and pair[1]:
+        (x, y), (x_other, y_other) = pair
+        if (x_other - x) * (y_other - y) > 0:
+            found = x + (limit - y) * (x_other - x) / (y_other - y)
+    return min(max(found, 0.5 * last), 2.0 * last) if last > 0 else found
 
 
 def _missed(checks: Sequence[Check], models: int) -> str:

@@ -68,7 +68,7 @@ class Check:
         if kind == "ratio":  # what is kept, of what could be cut
             return f"{value / (self.full or 1.0):.1%} of the channels"
         if not self.target.is_cost:
-            return f"{value:.4f}"
+            return f"{value:.4g}"
         if self.target.value <= 1 and not self.target.unit:
             return f"{value / (self.full or 1.0):.1%}"
         if kind == "size":

@@ -154,7 +154,7 @@ def test_the_table_sets_what_was_asked_beside_what_was_reached():
     lines = [line.split() for line in REPORT.table().splitlines()]
     at = lines.index(["target", "asked", "reached"])
     assert lines[at + 1] == ["macs=0.5", "at", "most", "50.0%", "45.0%"]
-    assert lines[at + 2] == ["drop=1%", "at", "most", "0.0100", "0.0125"]
+    assert lines[at + 2] == ["drop=1%", "at", "most", "0.01", "0.0125"]
     assert "judge.py:accuracy: 0.9100 before, 0.8975 after" in REPORT.table()
 
 
