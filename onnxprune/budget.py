@@ -128,7 +128,12 @@ def _unreachable(
     )
     return (
         f"the target {bound.name} = {bound.limit / bound.scale:.4g} of the original "
-        f"({bound.limit:,.0f}) cannot be reached: the smallest reachable value is "
-        f"{least / bound.scale:.4g} ({least:,.0f}). {reason} "
+        f"({_number(bound.limit)}) cannot be reached: the smallest reachable value is "
+        f"{least / bound.scale:.4g} ({_number(least)}). {reason} "
         "Exclude fewer groups, lower the alignment, or choose a looser target."
     )
+
+
+def _number(value: float) -> str:
+    """A count in full, a time to three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -179,8 +179,8 @@ def require_sense(targets: Sequence[Target], judge: Judge) -> None:
             raise MetricError("a target on the drop needs --eval or --labels to measure it")
         if target.value >= 1 and 0 <= judge.metric_before <= 1:
             raise TargetError(
-                f"{target} allows any drop of a metric of {judge.metric_before:.4g}; for "
-                f"{target.value:g} points of a hundred write drop={target.value:g}%"
+                f"{target} allows any drop of a metric of {judge.metric_before:.4g}; in per cent "
+                f"it is written drop={target.value:g}%"
             )
 
 

@@ -84,8 +84,19 @@ def describe(
         metric=_metric(metric, measured),
         groups=[_group_report(outcome, name) for name in outcome.choice.counts],
         frozen=_frozen(outcome),
-        notes=_notes(outcome, split),
+        notes=_notes(outcome, split) + _coarse(targets, options, split),
     )
+
+
+def _coarse(targets: Sequence[Target], options: Options, split: Split) -> list[str]:
+    """A warning where one label more or less is more than the drop that is allowed."""
+    allowed = [target.value for target in targets if target.kind == "drop"]
+    step = 1 / split.held_out.size
+    if options.labels is None or not allowed or min(allowed) >= step:
+        return []
+    size = split.held_out.size
+    note = f"{size} held-out labels tell an accuracy to {step:.1%} only; more samples, or --eval"
+    return [f"{note} on a set of your own, tell more"]
 
 
 def _metric(metric: Metric | None, measured: Measured) -> MetricReport | None:

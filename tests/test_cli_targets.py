@@ -30,6 +30,9 @@ def percent(predict):
 
 def failing(predict):
     raise RuntimeError("no licence")
+
+def misfed(predict):
+    return predict({"image": images})
 """
 
 
@@ -93,6 +96,9 @@ def test_labels_judge_the_calibration_samples(folder, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split()[:1] == ["drop=2%"] for line in lines)
     assert any(line.startswith("top-1 accuracy (30 held-out samples): ") for line in lines)
+    assert any(
+        line.startswith("note: 30 held-out labels tell an accuracy to 3.3%") for line in lines
+    )
     assert finite("out.onnx")
 
 
@@ -129,7 +135,8 @@ def test_a_time_is_held_in_turns_with_the_original(folder, capsys):
         (("drop=1%", "--eval", "none.py:f"), "none.py: no such file"),
         (("drop=1%", "--eval", "judge.py:none"), "has no function named 'none'"),
         (("drop=1%", "--eval", "judge.py:failing"), "RuntimeError in line 15: no licence"),
-        (("drop=1", "--eval", "judge.py:accuracy"), "write drop=1%"),
+        (("drop=1%", "--eval", "judge.py:misfed"), "in line 18: the feed does not fit the model"),
+        (("drop=1", "--eval", "judge.py:accuracy"), "written drop=1%"),
     ],
 )
 def test_what_cannot_be_is_refused_without_a_file(folder, capsys, words, part):

@@ -126,7 +126,7 @@ def test_a_drop_that_says_nothing_is_refused(mlp):
         require_sense([Target("drop", 0.01)], judge(mlp))
     steady = judge(mlp, Options(evaluate=lambda _: 0.9))
     require_sense([Target("drop", 0.01), Target("macs", 0.5)], steady)
-    with pytest.raises(TargetError, match=r"drop=1 allows any drop .* write drop=1%"):
+    with pytest.raises(TargetError, match=r"drop=1 allows any drop .* written drop=1%"):
         require_sense([Target("drop", 1.0)], steady)
     require_sense([Target("drop", 1.0)], judge(mlp, Options(evaluate=lambda _: 36.5)))
 
