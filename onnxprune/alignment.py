@@ -28,6 +28,9 @@ FLOOR_DIVISOR = 10
 GPU_MULTIPLE = 8
 """Counts that suit a GPU are multiples of this."""
 
+WHOLE = 4
+"""What convolutions of several channels read in the blocked layout is a multiple of this."""
+
 MOST_LEVELS = 64
 """Useful counts of one group: more of them make the search slower and no better."""
 
@@ -159,9 +162,9 @@ def in_layout(
         block: channels per block.
     """
     if linear_map.groups == 1:
-        fits = (inputs < block) | (inputs % 4 == 0)
+        fits = (inputs < block) | (inputs % WHOLE == 0)
     elif _depthwise(linear_map):
-        fits = inputs % 4 == 0
+        fits = inputs % WHOLE == 0
     else:
         fits = (inputs % block == 0) & (outputs % block == 0)
     return np.asarray(fits, np.bool_)

@@ -70,7 +70,8 @@ def bounds_of(
     for target in targets:
         costs, full = priced(target.kind)
         limit = target.limit(full) * (1 + SLACK)
-        bounds.append(Bound(NAMES.get(target.kind, target.kind), costs, limit, full))
+        name, steps = NAMES.get(target.kind, target.kind), target.kind == "latency"
+        bounds.append(Bound(name, costs, limit, full, multilinear=not steps))
     return bounds
 
 

@@ -33,9 +33,9 @@ class Multilinear:
 
     def __call__(self, counts: Array) -> Vector:
         """The cost at kept counts of shape (..., groups), shape (...)."""
-        factors = self.constants + np.einsum(
-            "...g,tfg->...tf", np.asarray(counts, np.float64), self.slopes, optimize=True
-        )
+        counts = np.asarray(counts, np.float64)
+        changes = counts @ self.slopes.reshape(self.constants.size, counts.shape[-1]).T
+        factors = self.constants + changes.reshape(*counts.shape[:-1], *self.constants.shape)
         total: Vector = factors.prod(axis=-1).sum(axis=-1)
         return total
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from onnxprune.alignment import block_size
-from onnxprune.arrays import Feed
+from onnxprune.arrays import Feed, Vector
 from onnxprune.concrete import concrete
 from onnxprune.cost import Multilinear, tensor_shapes
 from onnxprune.counts import AxisCounter
@@ -109,7 +109,22 @@ def latency_model(
         )
         for name, layer in layers.items()
     ]
-    return LatencyModel(division.full, tuple(_merged(scaled)), work.total(), timer.timed - before)
+    return LatencyModel(
+        division.full,
+        tuple(_merged(scaled)),
+        work.total(),
+        _steps(layers.values(), counter.sizes),
+        counter.sizes,
+        timer.timed - before,
+    )
+
+
+def _steps(layers: Iterable[TimedLayer], sizes: Vector) -> Vector:
+    """The steps in which the extents of every group's axes go, shape (groups,)."""
+    steps = np.ones_like(sizes)
+    for layer in layers:
+        steps[layer.groups] = np.maximum(steps[layer.groups], layer.step)
+    return steps
 
 
 @dataclass(frozen=True)
@@ -168,7 +183,7 @@ def _timed_layers(
         if changing.size:
             times = alike.setdefault(layer.key, LayerTimes(layer, timer, block))
             inputs, outputs = inputs.restricted(changing), outputs.restricted(changing)
-            layers[name] = TimedLayer(times, inputs, outputs, changing, 1.0)
+            layers[name] = TimedLayer(times, inputs, outputs, changing, 1.0, times.step)
     return layers
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -46,20 +47,59 @@ class Table:
     times: Matrix
     block: int = 1
 
-    def __call__(self, inputs: Vector, outputs: Vector) -> Vector:
+    def __call__(self, inputs: IndexArray, outputs: IndexArray) -> Vector:
         """Milliseconds for numbers of channels of shape (rows,); beyond the ends that of the end.
 
         Fewer inputs than a block are read as they are, without steps.
         """
-        read = np.where(inputs < self.block, inputs, _ceiled(inputs, self.block))
-        i, u = _place(self.inputs, read)
-        o, v = _place(self.outputs, _ceiled(outputs, self.block))
-        next_i = np.minimum(i + 1, self.inputs.size - 1)
-        next_o = np.minimum(o + 1, self.outputs.size - 1)
+        i, next_i, u = self._reading.at(inputs)
+        o, next_o, v = self._making.at(outputs)
         low = self.times[i, o] * (1 - v) + self.times[i, next_o] * v
         high = self.times[next_i, o] * (1 - v) + self.times[next_i, next_o] * v
         mixed: Vector = low * (1 - u) + high * u
         return mixed
+
+    @cached_property
+    def _reading(self) -> _Places:
+        counts = np.arange(self.inputs[-1] + 1)
+        return _Places.of(self.inputs, np.where(counts < self.block, counts, self._tops(counts)))
+
+    @cached_property
+    def _making(self) -> _Places:
+        return _Places.of(self.outputs, self._tops(np.arange(self.outputs[-1] + 1)))
+
+    def _tops(self, counts: IndexArray) -> IndexArray:
+        """The tops of the steps that counts are on."""
+        return -(-counts // self.block) * self.block
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where every count lies among some levels; shape (counts,), from count 0 to the last level.
+
+    Attributes:
+        below: the level below the count.
+        above: the next one, or the same at the end.
+        share: how far the count is on the way between them, 0 ... 1.
+    """
+
+    below: IndexArray
+    above: IndexArray
+    share: Vector
+
+    @classmethod
+    def of(cls, levels: IndexArray, counts: IndexArray) -> _Places:
+        """The places of counts, those beyond the ends at the ends."""
+        inside = np.clip(counts, levels[0], levels[-1])
+        below = np.searchsorted(levels, inside, side="right") - 1
+        above = np.minimum(below + 1, levels.size - 1)
+        distance = np.maximum(levels[above] - levels[below], 1)
+        return cls(below, above, (inside - levels[below]) / distance)
+
+    def at(self, counts: IndexArray) -> tuple[IndexArray, IndexArray, Vector]:
+        """Level below, level above and share of counts of any shape."""
+        known = np.minimum(counts, self.below.size - 1)
+        return self.below[known], self.above[known], self.share[known]
 
 
 def measured(
@@ -113,21 +153,6 @@ def smooth_levels(low: int, high: int, avoided: int = 0) -> IndexArray:
         beside = np.where(levels > low, levels - 1, levels + 1)
         levels = np.where(levels % avoided == 0, beside, levels)
     return _whole(levels)
-
-
-def _ceiled(counts: Vector, block: int) -> Vector:
-    """The tops of the steps that counts are on; counts computed from shares are nearly whole."""
-    tops: Vector = np.ceil(counts / block - 1e-9) * block
-    return tops if block > 1 else counts
-
-
-def _place(levels: IndexArray, counts: Vector) -> tuple[IndexArray, Vector]:
-    """The level below each count, and how far it is on the way to the next one, 0 ... 1."""
-    inside = np.clip(counts, levels[0], levels[-1])
-    below = np.clip(np.searchsorted(levels, inside, side="right") - 1, 0, max(levels.size - 2, 0))
-    above = np.minimum(below + 1, levels.size - 1)
-    distance = np.where(above > below, levels[above] - levels[below], 1)
-    return below, (inside - levels[below]) / distance
 
 
 def _whole(levels: Vector | IndexArray) -> IndexArray:

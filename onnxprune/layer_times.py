@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.alignment import FLOOR_DIVISOR, GPU_MULTIPLE, in_layout
-from onnxprune.arrays import Vector
+from onnxprune.alignment import FLOOR_DIVISOR, GPU_MULTIPLE, WHOLE, in_layout
+from onnxprune.arrays import IndexArray, Vector
 from onnxprune.kernel_timer import Timer
 from onnxprune.lattice import Table, input_levels, measured, output_levels, smooth_levels
 from onnxprune.micro_model import Layer
@@ -35,11 +35,18 @@ class LayerTimes:
     timer: Timer
     block: int
 
+    @property
+    def step(self) -> int:
+        """Channels that time goes in steps of; 1 where it is smooth."""
+        return (self.block or GPU_MULTIPLE) if self._can_fit else 1
+
     @cached_property
     def blocked(self) -> Table:
         """Times in the blocked layout, or, where there is none, in steps that suit a GPU."""
         (low, high), (least, most) = self._ranges
-        step = self.block or GPU_MULTIPLE
+        step = self.step
+        if self.block and self.layer.parts == 1 and high > step:
+            high -= high % WHOLE  # what is read in the layout
         outputs = output_levels(least, most, step)
         if self.layer.depthwise:
             return self._column(output_levels(low, high, step), step)
@@ -61,36 +68,37 @@ class LayerTimes:
 
     def __call__(self, inputs: Vector, outputs: Vector) -> Vector:
         """Milliseconds for numbers of channels per part; all of shape (rows,)."""
-        fits = self._fits(inputs, outputs)
-        made = np.zeros_like(inputs) if self.layer.depthwise else outputs
-        if fits.all():
-            return self.blocked(inputs, made)
-        if not fits.any():
-            return self.plain(inputs, made)
-        return np.where(fits, self.blocked(inputs, made), self.plain(inputs, made))
-
-    def _fits(self, inputs: Vector, outputs: Vector) -> NDArray[np.bool_]:
-        """Where the layer is in the blocked layout."""
-        if not self.block:
-            return np.full(inputs.shape, self.layer.linear_map.node.op.startswith("Conv"))
-        if not self._can_fit:
-            return np.zeros(inputs.shape, np.bool_)
         read, made = np.rint(inputs).astype(np.int64), np.rint(outputs).astype(np.int64)
+        fits = self._fits(read, made)
+        if self.layer.depthwise:
+            made = np.zeros_like(read)
+        if fits.all():
+            return self.blocked(read, made)
+        if not fits.any():
+            return self.plain(read, made)
+        return np.where(fits, self.blocked(read, made), self.plain(read, made))
+
+    def _fits(self, read: IndexArray, made: IndexArray) -> NDArray[np.bool_]:
+        """Where the layer is in the blocked layout."""
+        if not self.block or not self._can_fit:
+            return np.full(read.shape, self._can_fit)
         return in_layout(self.layer.linear_map, read, made, self.block)
 
     @property
     def _can_fit(self) -> bool:
-        """Whether onnxruntime has a blocked kernel for such a layer."""
+        """Whether there is a kernel for such a layer that takes whole blocks."""
         own = self.layer.linear_map
+        if not self.block:
+            return bool(own.node.op == "Conv")
         floats = own.weight.values.dtype == np.float32
         return bool(own.node.op == "Conv" and len(self.layer.x) == IMAGE_RANK and floats)
 
     @property
     def _avoided(self) -> int:
         """Multiples of this would be in the blocked layout."""
-        if not self.block or not self._can_fit:
+        if not self._can_fit or not self.block:
             return 0
-        return 4 if self.layer.parts == 1 else self.block
+        return WHOLE if self.layer.parts == 1 else self.block
 
     @property
     def _ranges(self) -> tuple[tuple[int, int], tuple[int, int]]:

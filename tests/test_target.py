@@ -219,6 +219,7 @@ def test_a_time_is_asked_of_what_predicts_it_and_only_then(known):
     )
     assert (half.full, half.limit) == (2.0, pytest.approx(1.0))
     assert absolute.limit == pytest.approx(3.0)
+    assert not half.multilinear
     with pytest.raises(ValueError, match="nothing predicts the cost 'latency'"):
         bounds_of([Target("latency", 0.5)], *arguments)
 
