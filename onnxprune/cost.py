@@ -13,6 +13,7 @@ import onnx_graphsurgeon as gs
 from onnxprune.arrays import Array, IndexArray, Matrix, Vector
 from onnxprune.concrete import concrete
 from onnxprune.counts import AxisCounter, Product, expand
+from onnxprune.groups import find_groups
 from onnxprune.mac_terms import LINEAR_OPS, MacTerms
 from onnxprune.network import Network
 
@@ -73,7 +74,7 @@ class CostModel:
     Attributes:
         macs: multiply-accumulates of all LINEAR_OPS for one sample.
         params: elements of floating-point constants.
-        bytes: bytes these take.
+        bytes: bytes of all constants.
         node_macs: name of a node -> MACs it takes in the unpruned network.
         shrinking: names of the nodes that take fewer when groups are cut.
         uncounted: names of the nodes whose output positions are not known; their weights count as
@@ -110,14 +111,13 @@ def cost_model(
     linear = [node for node in network.graph.nodes if node.op in LINEAR_OPS]
     mac_terms = MacTerms(network, shapes, counter)
     macs = {node.name: mac_terms.of(node) for node in linear}
-    parameters = [tensor for tensor in network.graph.tensors().values() if is_parameter(tensor)]
-    extents = [[counter.count(t, axis) for axis in range(len(t.shape))] for t in parameters]
-    params = [product for axes in extents for product in expand(axes)]
-    stored = [
-        product
-        for tensor, axes in zip(parameters, extents, strict=True)
-        for product in expand([counter.fixed(_item_bytes(tensor)), *axes])
-    ]
+    constants = [t for t in network.graph.tensors().values() if isinstance(t, gs.Constant)]
+    params: list[Product] = []
+    stored: list[Product] = []
+    for tensor in constants:
+        extents = [counter.count(tensor, axis) for axis in range(len(tensor.shape))]
+        params += expand(extents) if is_parameter(tensor) else []
+        stored += expand([counter.fixed(_item_bytes(tensor)), *extents])
     return CostModel(
         Multilinear.of([product for products in macs.values() for product in products], sizes.size),
         Multilinear.of(params, sizes.size),
@@ -133,6 +133,13 @@ def cost_model(
         ),
         tuple(node.name for node in linear if node.outputs[0].name not in shapes),
     )
+
+
+def counted_macs(
+    model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int | None, ...]]
+) -> float:
+    """Multiply-accumulates of a model as it is, pruned or not, for inputs of these shapes."""
+    return sum(cost_model(find_groups(model), model, input_shapes).node_macs.values())
 
 
 def parameter_count(model: onnx.ModelProto) -> int:
@@ -155,7 +162,7 @@ def is_parameter(tensor: gs.Tensor) -> bool:
 
 
 def _item_bytes(tensor: gs.Constant) -> int:
-    """Bytes of one element of a floating-point constant."""
+    """Bytes of one element of a constant."""
     return BFLOAT16_BYTES if isinstance(tensor.dtype, int) else np.dtype(tensor.dtype).itemsize
 
 

@@ -12,10 +12,9 @@ import onnx
 from onnxprune.arrays import Feed, IndexArray
 from onnxprune.calibration import Calibration, Split
 from onnxprune.comparison import OutputDistance
-from onnxprune.cost import cost_model, parameter_count
+from onnxprune.cost import counted_macs, parameter_count
 from onnxprune.errors import MetricError, TargetError, ValidationError
 from onnxprune.executor import Executor
-from onnxprune.groups import find_groups
 from onnxprune.latency import interleaved_latency
 from onnxprune.metric import Metric, metric_of
 from onnxprune.model import file_bytes
@@ -141,9 +140,7 @@ class Judge:
 
     def _counted_macs(self, pruned: onnx.ModelProto) -> int:
         shapes = {name: array.shape for name, array in self.sample.items()}
-        counted = cost_model(find_groups(pruned), pruned, shapes)
-        batch = self.held_out.samples.batch_extent or 1
-        return round(sum(counted.node_macs.values()) / batch)
+        return round(counted_macs(pruned, shapes) / (self.held_out.samples.batch_extent or 1))
 
     def _judged(self, metric: Metric, model: onnx.ModelProto) -> float:
         session = Session(model, provider=self.options.provider, arena=False)
