@@ -254,9 +254,9 @@ class Pruner:
             Batches(self._samples, indices, options.batch)
             for indices in (self._parts.fit, self._parts.tune)
         )
-        refitted = refit_in_order(
+        (refitted,) = refit_in_order(
             known,
-            prior,
+            [prior],
             known.recovery,
             fit,
             tune,

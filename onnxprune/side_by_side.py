@@ -1,7 +1,8 @@
-"""The original network and a changed one, advancing together from cut to cut.
+"""The original network and changed variants of it, advancing together from cut to cut.
 
-Both compute every node once, segment by segment (see ``segments``); what they need later waits in
-a ``TensorStore``. What does not depend on a change is computed and held for the original alone.
+All compute every node once, segment by segment (see ``segments``); what they need later waits in a
+``TensorStore``. What does not depend on a change is computed and held for the original alone, so a
+variant costs what lies behind its first change.
 """
 
 from __future__ import annotations
@@ -19,41 +20,43 @@ from onnxprune.runtime import Provider, Session
 from onnxprune.segments import Segment, Segments
 from onnxprune.tensor_store import TensorStore
 
-ORIGINAL, CHANGED = 0, 1
+ORIGINAL = -1
 Key = tuple[str, int]
-"""A tensor's name, and whose it is."""
+"""A tensor's name, and the number of the variant it belongs to, or ORIGINAL."""
 
+Held = Mapping[Key, Array]
 Partial = TypeVar("Partial")
 Total = TypeVar("Total")
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """Both networks' tensors at a cut, for one batch."""
+    """All networks' tensors at a cut, for one batch."""
 
-    held: Mapping[Key, Array]
+    held: Held
 
     def original(self, name: str) -> Array:
         """A tensor of the original network."""
         return self.held[name, ORIGINAL]
 
-    def changed(self, name: str) -> Array:
-        """The same in the changed one."""
-        return self.held.get((name, CHANGED), self.held[name, ORIGINAL])
+    def of(self, variant: int, name: str) -> Array:
+        """The same in a variant."""
+        return self.held.get((name, variant), self.held[name, ORIGINAL])
 
-    def differs(self, name: str) -> bool:
+    def differs(self, variant: int, name: str) -> bool:
         """Whether the two may differ."""
-        return (name, CHANGED) in self.held
+        return (name, variant) in self.held
 
 
 class SideBySide:
-    """Two networks of the same graph with different initializers.
+    """Networks of the same graph with different initializers.
 
     Args:
         model: the original, sorted.
         cuts: where they stop: for each cut the number of nodes before it, ascending.
         wanted: for each cut the tensors wanted there.
         batches: the samples, read once.
+        changes: for every variant what initializers hold instead; ``change`` may add to it.
         store: where tensors wait.
         executor: where batches run.
         provider: where the networks run.
@@ -68,23 +71,24 @@ class SideBySide:
         cuts: Sequence[int],
         wanted: Sequence[set[str]],
         batches: Iterable[Feed],
+        changes: Sequence[Mapping[str, Array]],
         store: TensorStore[Key],
         executor: Executor,
         provider: Provider = "cpu",
     ) -> None:
         self._segments = Segments(model, cuts, wanted)
         self._store, self._executor, self._provider = store, executor, provider
-        self._changes: dict[str, Array] = {}
-        self._moved: set[str] = set()
+        self._changes = [dict(values) for values in changes]
+        self._moved: list[set[str]] = [set() for _ in changes]
         self._next = 0
         self.node_runs = 0
         for number, feed in enumerate(batches):
             needed = {(name, ORIGINAL): feed[name] for name in self._segments.inputs}
             store.replace(number, (), needed)
 
-    def change(self, values: Mapping[str, Array]) -> None:
-        """Give the changed network other initializers in what lies ahead."""
-        self._changes |= values
+    def change(self, variant: int, values: Mapping[str, Array]) -> None:
+        """Give a variant other initializers in what lies ahead."""
+        self._changes[variant] |= values
 
     def advance(
         self,
@@ -104,12 +108,9 @@ class SideBySide:
         """
         segment = self._segments.all[self._next]
         self._next += 1
-        self._moved |= self._changes.keys() & segment.initializers
-        for node in segment.nodes:
-            if not self._moved.isdisjoint(read_by(node)):
-                self._moved.update(node.output)
         runs = self._runs(segment)
-        keep = {(name, own) for name in segment.passed for own in (ORIGINAL, CHANGED)}
+        everyone = (ORIGINAL, *range(len(self._changes)))
+        keep = {(name, variant) for name in segment.passed for variant in everyone}
 
         def visit(_: int, batch: int) -> tuple[int, dict[Key, Array], Partial]:
             held = self._store.get(batch)
@@ -125,35 +126,38 @@ class SideBySide:
         numbers = range(len(self._store))
         return self._executor.map_reduce(visit, numbers, collect, initial, label=label)
 
-    def _runs(
-        self, segment: Segment
-    ) -> list[Callable[[Mapping[Key, Array]], Iterable[tuple[Key, Array]]]]:
-        """What computes a segment's outputs from a frontier, for both networks."""
+    def _runs(self, segment: Segment) -> list[Callable[[Held], Iterable[tuple[Key, Array]]]]:
+        """What computes a segment's outputs from a frontier, for all networks."""
         runs = []
-        moved = [name for name in segment.outputs if name in self._moved]
-        for own, outputs, values in (
-            (ORIGINAL, list(segment.outputs), {}),
-            (CHANGED, moved, self._changes),
-        ):
+        if segment.outputs:
+            runs.append(self._run(segment, ORIGINAL, list(segment.outputs), {}))
+        for variant, changes in enumerate(self._changes):
+            moved = self._moved[variant]
+            moved |= changes.keys() & segment.initializers
+            for node in segment.nodes:
+                if not moved.isdisjoint(read_by(node)):
+                    moved.update(node.output)
+            outputs = [name for name in segment.outputs if name in moved]
             if outputs:
-                runs.append(self._run(segment, own, outputs, values))
-                self.node_runs += len(segment.nodes) * len(self._store)
+                runs.append(self._run(segment, variant, outputs, changes))
         return runs
 
     def _run(
-        self, segment: Segment, own: int, outputs: list[str], values: Mapping[str, Array]
-    ) -> Callable[[Mapping[Key, Array]], Iterable[tuple[Key, Array]]]:
-        example = self._inputs(segment, own, self._store.get(0))
+        self, segment: Segment, variant: int, outputs: list[str], values: Mapping[str, Array]
+    ) -> Callable[[Held], Iterable[tuple[Key, Array]]]:
+        example = self._inputs(segment, variant, self._store.get(0))
         model = self._segments.model(segment, example, values)
         session = Session(model, provider=self._provider, arena=False)
+        self.node_runs += len(segment.nodes) * len(self._store)
 
-        def run(held: Mapping[Key, Array]) -> Iterable[tuple[Key, Array]]:
-            arrays = session.run(self._inputs(segment, own, held), outputs)
-            return zip([(name, own) for name in outputs], arrays, strict=True)
+        def run(held: Held) -> Iterable[tuple[Key, Array]]:
+            arrays = session.run(self._inputs(segment, variant, held), outputs)
+            return zip([(name, variant) for name in outputs], arrays, strict=True)
 
         return run
 
     @staticmethod
-    def _inputs(segment: Segment, own: int, held: Mapping[Key, Array]) -> Feed:
-        """What a segment reads of a frontier; the changed network's own where it has one."""
-        return {name: held.get((name, own), held[name, ORIGINAL]) for name in segment.inputs}
+    def _inputs(segment: Segment, variant: int, held: Held) -> Feed:
+        """What a segment reads of a frontier; a variant's own where it has one."""
+        names = segment.inputs
+        return {n: held[n, variant] if (n, variant) in held else held[n, ORIGINAL] for n in names}

@@ -68,7 +68,7 @@ def stages_of(model: onnx.ModelProto, network: Network, changed: Iterable[str]) 
         changed: names of the initializers that hold something else.
     """
     born = {name: place for place, node in enumerate(model.graph.node) for name in node.output}
-    moved = _downstream(model, set(changed))
+    moved = downstream(model, changed)
     stages: list[Stage] = []
     for site in _sites(model, network, born):
         if moved.isdisjoint((site.x, *site.skips)):
@@ -110,8 +110,8 @@ def _added_to(linear_map: LinearMap, outside: set[int]) -> Iterator[str]:
         tensor = node.outputs[0]
 
 
-def _downstream(model: onnx.ModelProto, changed: set[str]) -> set[str]:
-    """The tensors that depend on what is changed, and that itself."""
+def downstream(model: onnx.ModelProto, changed: Iterable[str]) -> set[str]:
+    """The tensors that depend on initializers that are changed, and those themselves."""
     moved = set(changed)
     for node in model.graph.node:
         if not moved.isdisjoint(read_by(node)):
