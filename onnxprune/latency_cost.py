@@ -17,7 +17,7 @@ import onnx
 from onnxprune.alignment import block_size
 from onnxprune.arrays import Feed, Vector
 from onnxprune.concrete import concrete
-from onnxprune.cost import Multilinear, tensor_shapes
+from onnxprune.cost import Multilinear, is_parameter, tensor_shapes
 from onnxprune.counts import AxisCounter
 from onnxprune.kernel_timer import KernelTimer, Timer
 from onnxprune.latency_model import LatencyModel, TimedLayer
@@ -29,6 +29,9 @@ from onnxprune.progress import shown
 from onnxprune.recorded import Recorded, recorded
 from onnxprune.runtime import Provider
 from onnxprune.timing_cache import timing_cache
+
+CACHED_BYTES = 2**22
+"""Weights of a network of up to so many bytes stay in the processor's caches between runs."""
 
 TIMED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Layers that are timed as models of their own."""
@@ -172,12 +175,14 @@ def _timed_layers(
 ) -> dict[str, TimedLayer]:
     """Name of a node -> its times, for the layers that counts change."""
     layers = {}
+    constants = (t for t in network.graph.tensors().values() if is_parameter(t))
+    cold = sum(int(constant.values.nbytes) for constant in constants) > CACHED_BYTES
     alike: dict[str, LayerTimes] = {}
     for name, linear_map in (network.consumers | network.producers).items():
         x = shapes.get(linear_map.x.name)
         if linear_map.node.op not in TIMED_OPS or x is None:
             continue
-        layer = Layer(linear_map, x, opset)
+        layer = Layer(linear_map, x, opset, cold)
         inputs, outputs = _channels(layer, counter)
         changing = np.flatnonzero(inputs.slopes.any((0, 1)) | outputs.slopes.any((0, 1)))
         if changing.size:

@@ -177,6 +177,16 @@ def test_counts_for_a_gpu_are_multiples_of_8() -> None:
     assert counts == [list(range(8, 49, 8)), [*range(16, 81, 8), 83]]
 
 
+def test_on_a_gpu_time_goes_in_steps_of_8() -> None:
+    """No blocked layout: convolutions are timed at multiples of 8, or as they are."""
+    subject, machine = Subject(deep(48, 83)), Machine()
+    model = latency_model(subject.network, subject.canonical, feed_of(subject), machine, 0)
+    widths = {shape for seen in machine.seen for shape in seen.constants[0][:2]}
+    assert {width for width in widths if width > 8 and width % 8} == {83}
+    one, other, next_step = model(np.array([[33, 41], [40, 48], [40, 49]]))
+    assert one == other < next_step
+
+
 def test_wider_convolutions_are_slower_here(tmp_path) -> None:
     """On this machine, whatever else it does: 128 channels take much longer than 16."""
     nodes = f"c = Conv {PADDED} (x, w1) h = Relu(c) y = Conv {PADDED} (h, w2)"
