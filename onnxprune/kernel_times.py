@@ -36,7 +36,7 @@ WHOLE_SECONDS = 2.0
 """The same for a whole model."""
 
 CACHE_BYTES = 2**25
-"""What is read to drive weights out of the caches: more than most processors hold of one core."""
+"""So many bytes of weights do not stay in a processor's caches; reading as many drives them out."""
 
 FASTEST = 5
 """One run in so many counts: other work on the machine only adds to times."""

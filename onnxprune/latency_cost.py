@@ -7,6 +7,7 @@ time in proportion to what they multiply or carry. The rest of a run is constant
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from onnxprune.concrete import concrete
 from onnxprune.cost import Multilinear, is_parameter, tensor_shapes
 from onnxprune.counts import AxisCounter
 from onnxprune.kernel_timer import KernelTimer, Timer
+from onnxprune.kernel_times import CACHE_BYTES
 from onnxprune.latency_model import LatencyModel, TimedLayer
 from onnxprune.layer_times import LayerTimes
 from onnxprune.micro_model import Layer
@@ -29,9 +31,6 @@ from onnxprune.progress import shown
 from onnxprune.recorded import Recorded, recorded
 from onnxprune.runtime import Provider
 from onnxprune.timing_cache import timing_cache
-
-CACHED_BYTES = 2**22
-"""Weights of a network of up to so many bytes stay in the processor's caches between runs."""
 
 TIMED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Layers that are timed as models of their own."""
@@ -95,22 +94,22 @@ def latency_model(
     counter = AxisCounter(network)
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     layers = _timed_layers(network, shapes, counter, timer, block, opset)
-    own = {
+    alone = {
         name: float(layer(counter.sizes[None])[0])
         for name, layer in shown(list(layers.items()), "timing layers", progress=progress)
     }
+    # What takes no time that can be told from none is left to the rest.
+    own = {name: time for name, time in alone.items() if time > 0}
     division = _Division.of(run, own)
     work = NodeWork(network, shapes, counter)
     for node in network.graph.nodes:
-        if node.name not in layers and node.name in run.nodes:
+        if node.name not in own and node.name in run.nodes:
             work.add(node, run.nodes[node.name] * division.scale)
     work.add_everywhere(division.nameless * division.scale)
     work.add_constant(division.rest)
     scaled = [
-        replace(
-            layer, weight=division.layers[name] / own[name] * division.scale if own[name] else 0.0
-        )
-        for name, layer in layers.items()
+        replace(layers[name], weight=division.scale * division.layers[name] / time)
+        for name, time in own.items()
     ]
     return LatencyModel(
         division.full,
@@ -175,8 +174,8 @@ def _timed_layers(
 ) -> dict[str, TimedLayer]:
     """Name of a node -> its times, for the layers that counts change."""
     layers = {}
-    constants = (t for t in network.graph.tensors().values() if is_parameter(t))
-    cold = sum(int(constant.values.nbytes) for constant in constants) > CACHED_BYTES
+    weights = (t for t in network.graph.tensors().values() if is_parameter(t))
+    cold = sum(4 * math.prod(weight.shape) for weight in weights) > CACHE_BYTES
     alike: dict[str, LayerTimes] = {}
     for name, linear_map in (network.consumers | network.producers).items():
         x = shapes.get(linear_map.x.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from onnxprune.alignment import allowed_counts, useful_counts
 from onnxprune.latency_cost import latency_cost, latency_model
 from onnxprune.latency_model import LatencyModel
 from onnxprune.lattice import MAX_TIMINGS
+from onnxprune.micro_model import MicroModel
 from onnxprune.network import ChannelGroup
 from onnxprune.rewrite import apply
 
@@ -106,6 +108,18 @@ def test_what_no_kernel_takes_stays() -> None:
     subject = Subject(convolutions())
     model = predicted(subject, Machine())
     assert REST < float(model(np.array([1]))) < model.full
+
+
+def test_layers_too_fast_to_be_timed_are_left_to_the_rest() -> None:
+    class Coarse(Machine):
+        def layers(self, models: Sequence[MicroModel]) -> list[float]:
+            return [0.0] * len(models)
+
+    subject = Subject(perceptron(40))
+    model = predicted(subject, Coarse())
+    assert float(model(np.array([40]))) == pytest.approx(model.full)
+    # what the record says they take goes with their multiply-accumulates
+    assert float(model(np.array([20]))) == pytest.approx(REST + (model.full - REST) / 2)
 
 
 def test_other_nodes_take_time_in_proportion() -> None:

@@ -5,10 +5,10 @@
 Every network is cut several times, without recovery: to useful counts near a fraction of each
 group, to useful counts at random, and to any counts at random. What is compared is the time of a
 run as a share of the uncut network's: predicted from its layers, and measured on all cuts and the
-network itself in turns. CPU time is measured: on one thread it is the time of a run that nothing
-else interrupts. Rows that are in docs/results/latency.jsonl already are skipped; `--table` prints
-what is there. Networks are one of models/, those beside the repository in ../shared, where they
-are present, and a ResNet-50 with random weights.
+network itself, written in the same way, in turns. CPU time is measured: on one thread it is the
+time of a run that nothing else interrupts. Rows that are in docs/results/latency.jsonl already are
+skipped; `--table` prints what is there. Networks are one of models/, those beside the repository in
+../shared, where they are present, and a ResNet-50 with random weights.
 """
 
 from __future__ import annotations
@@ -155,7 +155,8 @@ def measured(name: str, model: onnx.ModelProto, batch: int) -> Iterator[dict[str
     predict = latency_cost(network, canonical, feed, progress=True)
     seconds = time.perf_counter() - start
     ways = dict(cuts(network, predict))
-    models = [model, *(cut(model, network, counts) for counts in ways.values())]
+    whole = np.array([group.size for group in network.groups])
+    models = [cut(model, network, counts) for counts in (whole, *ways.values())]
     full, *times = fastest_times(models, feed)
     for (way, counts), took in zip(ways.items(), times, strict=True):
         yield {
