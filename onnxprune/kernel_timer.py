@@ -8,7 +8,7 @@ from typing import Protocol
 import onnx
 
 from onnxprune.arrays import Feed
-from onnxprune.kernel_times import Kernels, kernel_times, layer_time
+from onnxprune.kernel_times import Kernels, device_time, kernel_times, layer_time
 from onnxprune.micro_model import MicroModel
 from onnxprune.runtime import Provider
 from onnxprune.timing_cache import TimingCache
@@ -62,6 +62,6 @@ class KernelTimer:
         return times
 
     def _measure(self, model: MicroModel) -> float:
-        return layer_time(
-            model.proto(), model.feed(), provider=self._provider, threads=self._threads
-        )
+        if self._provider != "cpu":
+            return device_time(model.device_proto(), provider=self._provider)
+        return layer_time(model.proto(), model.feed(), threads=self._threads, cold=model.cold)

@@ -7,6 +7,7 @@ time in proportion to what they multiply or carry. The rest of a run is constant
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +18,10 @@ import onnx
 from onnxprune.alignment import block_size
 from onnxprune.arrays import Feed, Vector
 from onnxprune.concrete import concrete
-from onnxprune.cost import Multilinear, tensor_shapes
+from onnxprune.cost import Multilinear, is_parameter, tensor_shapes
 from onnxprune.counts import AxisCounter
 from onnxprune.kernel_timer import KernelTimer, Timer
+from onnxprune.kernel_times import CACHE_BYTES
 from onnxprune.latency_model import LatencyModel, TimedLayer
 from onnxprune.layer_times import LayerTimes
 from onnxprune.micro_model import Layer
@@ -92,22 +94,22 @@ def latency_model(
     counter = AxisCounter(network)
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     layers = _timed_layers(network, shapes, counter, timer, block, opset)
-    own = {
+    alone = {
         name: float(layer(counter.sizes[None])[0])
         for name, layer in shown(list(layers.items()), "timing layers", progress=progress)
     }
+    # What takes no time that can be told from none is left to the rest.
+    own = {name: time for name, time in alone.items() if time > 0}
     division = _Division.of(run, own)
     work = NodeWork(network, shapes, counter)
     for node in network.graph.nodes:
-        if node.name not in layers and node.name in run.nodes:
+        if node.name not in own and node.name in run.nodes:
             work.add(node, run.nodes[node.name] * division.scale)
     work.add_everywhere(division.nameless * division.scale)
     work.add_constant(division.rest)
     scaled = [
-        replace(
-            layer, weight=division.layers[name] / own[name] * division.scale if own[name] else 0.0
-        )
-        for name, layer in layers.items()
+        replace(layers[name], weight=division.scale * division.layers[name] / time)
+        for name, time in own.items()
     ]
     return LatencyModel(
         division.full,
@@ -172,12 +174,14 @@ def _timed_layers(
 ) -> dict[str, TimedLayer]:
     """Name of a node -> its times, for the layers that counts change."""
     layers = {}
+    weights = (t for t in network.graph.tensors().values() if is_parameter(t))
+    cold = sum(4 * math.prod(weight.shape) for weight in weights) > CACHE_BYTES
     alike: dict[str, LayerTimes] = {}
     for name, linear_map in (network.consumers | network.producers).items():
         x = shapes.get(linear_map.x.name)
         if linear_map.node.op not in TIMED_OPS or x is None:
             continue
-        layer = Layer(linear_map, x, opset)
+        layer = Layer(linear_map, x, opset, cold)
         inputs, outputs = _channels(layer, counter)
         changing = np.flatnonzero(inputs.slopes.any((0, 1)) | outputs.slopes.any((0, 1)))
         if changing.size:

@@ -28,6 +28,7 @@ class MicroModel:
         dtype: name of the element type of all tensors.
         x: shape of the activation.
         constants: shapes of the weight and of what follows it.
+        cold: whether the weights have left the caches before every run.
     """
 
     op: str
@@ -36,35 +37,58 @@ class MicroModel:
     dtype: str
     x: Shape
     constants: tuple[Shape, ...]
+    cold: bool = False
 
     @property
     def key(self) -> str:
         """All that the time of the node depends on, as text."""
-        what = [self.op, self.attributes, self.opset, self.dtype, self.x, self.constants]
-        return json.dumps(what, sort_keys=True)
+        return json.dumps(list(vars(self).values()), sort_keys=True)
 
     def proto(self) -> onnx.ModelProto:
-        """The model, with weights that keep the scale of what passes."""
-        kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
+        """The model, whose input is the activation."""
+        x = helper.make_tensor_value_info("x", self._kind, self.x)
+        return self._model([x], [self._node], "y")
+
+    def device_proto(self) -> onnx.ModelProto:
+        """A model without inputs that gives one number: nothing has to travel to a device or back.
+
+        It is to be run without optimisation, which would compute the number beforehand.
+        """
+        least = helper.make_node("ReduceMin", ["y"], ["z"], keepdims=0)
+        return self._model([], [self._node, least], "z")
+
+    def _model(
+        self, inputs: list[onnx.ValueInfoProto], nodes: list[onnx.NodeProto], output: str
+    ) -> onnx.ModelProto:
         rng = np.random.default_rng(0)
-        names = [f"w{i}" for i in range(len(self.constants))]
-        weights = [
-            rng.standard_normal(shape).astype(self.dtype) / math.sqrt(max(1, math.prod(shape[1:])))
-            for shape in self.constants
-        ]
+        # weights that keep the scale of what passes
+        weights = {
+            f"w{i}": rng.standard_normal(shape) / math.sqrt(max(1, math.prod(shape[1:])))
+            for i, shape in enumerate(self.constants)
+        }
+        values = weights if inputs else weights | self.feed()
         graph = helper.make_graph(
-            [helper.make_node(self.op, ["x", *names], ["y"], **dict(self.attributes))],
+            nodes,
             "micro",
-            [helper.make_tensor_value_info("x", kind, self.x)],
-            [helper.make_tensor_value_info("y", kind, None)],
+            inputs,
+            [helper.make_tensor_value_info(output, self._kind, None)],
             [
-                numpy_helper.from_array(np.asarray(weight, self.dtype), name)
-                for name, weight in zip(names, weights, strict=True)
+                numpy_helper.from_array(np.asarray(value, self.dtype), name)
+                for name, value in values.items()
             ],
         )
         opset = helper.make_opsetid("", self.opset)
         # the newest format that the oldest supported onnxruntime reads
         return helper.make_model(graph, opset_imports=[opset], ir_version=8)
+
+    @property
+    def _node(self) -> onnx.NodeProto:
+        names = ["x", *(f"w{i}" for i in range(len(self.constants)))]
+        return helper.make_node(self.op, names, ["y"], **dict(self.attributes))
+
+    @property
+    def _kind(self) -> int:
+        return int(helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype)))
 
     def feed(self) -> Feed:
         """An input; no zeros, which some kernels skip."""
@@ -82,11 +106,13 @@ class Layer:
         linear_map: the map.
         x: shape of what it reads in the unpruned network.
         opset: version of the standard operators.
+        cold: whether its weights leave the caches between two runs of the network.
     """
 
     linear_map: LinearMap
     x: Shape
     opset: int
+    cold: bool = False
 
     @property
     def depthwise(self) -> bool:
@@ -131,6 +157,7 @@ class Layer:
             str(own.weight.values.dtype),
             tuple(x),
             (tuple(weight), *bias),
+            self.cold,
         )
 
 

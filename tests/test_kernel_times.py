@@ -9,7 +9,8 @@ from oracles import Subject
 from small_networks import random_samples
 
 from onnxprune.errors import OnnxPruneError
-from onnxprune.kernel_times import Kernels, fastest, kernel_times, layer_time
+from onnxprune.kernel_times import Kernels, device_time, fastest, kernel_times, layer_time
+from onnxprune.micro_model import MicroModel
 from onnxprune.recorded import recorded
 
 PADDED = "<pads=[1,1,1,1]>"
@@ -39,6 +40,16 @@ def test_a_layer_takes_longer_with_more_weights() -> None:
         return layer_time(subject.model, random_samples(subject.model, 64))
 
     assert time(1024) > 2 * time(64)
+
+
+def test_a_layer_on_a_device_needs_no_input() -> None:
+    """What is timed on a GPU, here on the CPU: one number that is not computed beforehand."""
+
+    def time(width: int) -> float:
+        layer = MicroModel("MatMul", (), 17, "float32", (64, width), ((width, width),))
+        return device_time(layer.device_proto(), provider="cpu")
+
+    assert time(1024) > 4 * time(128)
 
 
 def test_copies_between_layouts_are_no_part_of_a_layer() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from onnxprune.alignment import allowed_counts, useful_counts
 from onnxprune.latency_cost import latency_cost, latency_model
 from onnxprune.latency_model import LatencyModel
 from onnxprune.lattice import MAX_TIMINGS
+from onnxprune.micro_model import MicroModel
 from onnxprune.network import ChannelGroup
 from onnxprune.rewrite import apply
 
@@ -108,6 +110,18 @@ def test_what_no_kernel_takes_stays() -> None:
     assert REST < float(model(np.array([1]))) < model.full
 
 
+def test_layers_too_fast_to_be_timed_are_left_to_the_rest() -> None:
+    class Coarse(Machine):
+        def layers(self, models: Sequence[MicroModel]) -> list[float]:
+            return [0.0] * len(models)
+
+    subject = Subject(perceptron(40))
+    model = predicted(subject, Coarse())
+    assert float(model(np.array([40]))) == pytest.approx(model.full)
+    # what the record says they take goes with their multiply-accumulates
+    assert float(model(np.array([20]))) == pytest.approx(REST + (model.full - REST) / 2)
+
+
 def test_other_nodes_take_time_in_proportion() -> None:
     """A Relu of half the channels takes half the time."""
     subject = Subject(perceptron(40))
@@ -175,6 +189,16 @@ def test_counts_for_a_gpu_are_multiples_of_8() -> None:
     network = Subject(deep(48, 83)).network
     counts = [allowed_counts(group, network, "auto", gpu=True).tolist() for group in network.groups]
     assert counts == [list(range(8, 49, 8)), [*range(16, 81, 8), 83]]
+
+
+def test_on_a_gpu_time_goes_in_steps_of_8() -> None:
+    """No blocked layout: convolutions are timed at multiples of 8, or as they are."""
+    subject, machine = Subject(deep(48, 83)), Machine()
+    model = latency_model(subject.network, subject.canonical, feed_of(subject), machine, 0)
+    widths = {shape for seen in machine.seen for shape in seen.constants[0][:2]}
+    assert {width for width in widths if width > 8 and width % 8} == {83}
+    one, other, next_step = model(np.array([[33, 41], [40, 48], [40, 49]]))
+    assert one == other < next_step
 
 
 def test_wider_convolutions_are_slower_here(tmp_path) -> None:
