@@ -214,7 +214,9 @@ class Pruner:
         pruned = apply(original, plan, weights)
         timed = any(target.kind == "latency" for target in targets)
         measured = self._judge.measure(pruned, latency=timed)
-        checks = self._judge.checks(targets, measured, choice.counts, known.sizes[known.places])
+        kept = sum(choice.counts[group.name] for group in known.groups)
+        channels = sum(group.size for group in known.groups)
+        checks = self._judge.checks(targets, measured, channels, kept)
         return Outcome(
             original, pruned, known, choice, plan, weights, solutions, self._cost, measured, checks
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import onnx
 
-from onnxprune.arrays import Feed, IndexArray
+from onnxprune.arrays import Feed
 from onnxprune.calibration import Calibration, Split
 from onnxprune.comparison import OutputDistance
 from onnxprune.cost import counted_macs, parameter_count
@@ -121,22 +121,17 @@ class Judge:
         return replace(measured, before=before, after=after)
 
     def checks(
-        self,
-        targets: Sequence[Target],
-        measured: Measured,
-        kept: Mapping[str, int],
-        sizes: IndexArray,
+        self, targets: Sequence[Target], measured: Measured, channels: int, kept: int
     ) -> list[Check]:
         """Every target beside what was measured.
 
         Args:
             targets: the targets.
             measured: the pruned model; with its latency if a target is on that.
-            kept: group name -> channels kept, of the groups that may be cut.
-            sizes: how many each of these has, shape (groups,).
+            channels: channels of the groups that may be cut.
+            kept: how many of them were kept.
         """
-        channels = (float(sizes.sum()), float(sum(kept.values())))
-        return [_check(target, measured, channels) for target in targets]
+        return [_check(target, measured, (float(channels), float(kept))) for target in targets]
 
     def _counted_macs(self, pruned: onnx.ModelProto) -> int:
         shapes = {name: array.shape for name, array in self.sample.items()}
