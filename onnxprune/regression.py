@@ -161,7 +161,7 @@ class Regression:
 
     def problems(self, fit: Moments, tune: Moments) -> list[LayerProblem]:
         """A problem for every part, whose entries are all kept."""
-        rows = fit.rows
+        rows, tune_rows = fit.rows, tune.rows
         fit, tune = (self._complete(moments.mean()) for moments in (fit, tune))
         channels = self.view.linear_map.read(self.view.channels)
         return [
@@ -176,6 +176,7 @@ class Regression:
                 zero_padded=self.view.zero_padded,
                 targets=Targets(fit.cross[part], float(fit.second[part])),
                 tune_targets=Targets(tune.cross[part], float(tune.second[part])),
+                tune_rows=tune_rows,
             )
             for part, keep in enumerate(self.keep)
         ]

@@ -31,10 +31,13 @@ from onnxprune.sampling import request_for
 from onnxprune.side_by_side import Key, SideBySide
 from onnxprune.stage_rows import FIT, StageRows, Sums
 from onnxprune.stages import Stage, downstream, stages_of
-from onnxprune.statistics import ROWS_PER_FEATURE
+
 from onnxprune.study import Batches, Study
 from onnxprune.tensor_store import TensorStore
 from onnxprune.variant_distances import VariantDistances
+
+ROWS_PER_FEATURE = 100
+"""Rows wanted for each kept feature: only half as many features or fewer are left by now."""
 
 
 @dataclass(frozen=True)
