@@ -120,6 +120,11 @@ class Regression:
         made = np.stack(view.matrices(*target)).astype(np.float32)
         return cls(view, entries, view.keep(alive), made, view.matrices(*prior), makes_own)
 
+    @property
+    def features(self) -> int:
+        """Kept features of each part."""
+        return self.prior[0].shape[1] - 1
+
     def target_rows(self, request: GramRequest, x: Array, uniforms: NDArray[np.float32]) -> Array:
         """The targets W x + b of one batch, shape (parts, rows, outputs).
 
