@@ -31,7 +31,6 @@ from onnxprune.sampling import request_for
 from onnxprune.side_by_side import Key, SideBySide
 from onnxprune.stage_rows import FIT, StageRows, Sums
 from onnxprune.stages import Stage, downstream, stages_of
-
 from onnxprune.study import Batches, Study
 from onnxprune.tensor_store import TensorStore
 from onnxprune.variant_distances import VariantDistances
