@@ -158,8 +158,14 @@ class Pruner:
 
     @cached_property
     def _chooser(self) -> Chooser:
-        tune = Batches(self._samples, self._parts.tune, self._options.batch)
-        return Chooser(self._study, tune, self._options, self._executor)
+        return Chooser(self._study, *self._batches, self._options, self._executor)
+
+    @property
+    def _batches(self) -> tuple[Batches, Batches]:
+        """The samples to fit on, and those to tune on."""
+        samples, size = self._samples, self._options.batch
+        fit, tune = (Batches(samples, i, size) for i in (self._parts.fit, self._parts.tune))
+        return fit, tune
 
     def prune(self, targets: Sequence[Target] = ()) -> Result:
         """Prune to these targets; see ``prune``."""
@@ -252,19 +258,15 @@ class Pruner:
         )
         if not (options.recovery and options.sequential):
             return prior.weights, prior.solutions
-        fit, tune = (
-            Batches(self._samples, indices, options.batch)
-            for indices in (self._parts.fit, self._parts.tune)
-        )
         (refitted,) = refit_in_order(
             known,
             [prior],
             known.recovery,
-            fit,
-            tune,
+            *self._batches,
             self._executor,
             seed=options.seed,
             provider=options.provider,
+            max_memory=None if options.max_memory is None else options.max_memory // 2,
         )
         return refitted.weights, prior.solutions | refitted.solutions
 

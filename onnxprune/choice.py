@@ -19,16 +19,10 @@ from onnxprune.progress import shown
 from onnxprune.sensitivity import LEVELS, measure_sensitivity
 from onnxprune.study import Batches, Study
 from onnxprune.target import Target
-from onnxprune.trials import TrialNetwork
+from onnxprune.trials import Trials
 
 SEARCH_STEPS = 7
 """Bisection steps over the fraction of MACs kept under targets on damage: within 1 %."""
-
-TRIAL_PASSES = 4
-"""Times the calibration set all trials together may run through the network."""
-
-MIN_TRIAL_SAMPLES = 32
-"""Samples below which a trial says too little, whatever the budget."""
 
 
 @dataclass(frozen=True)
@@ -50,27 +44,36 @@ class Chooser:
 
     Attributes:
         study: the network and its rankings.
-        tune: samples for trials.
+        fit: samples that trials may be refitted on.
+        tune: samples to judge trials by.
         options: settings.
         executor: where trials run.
     """
 
     study: Study
+    fit: Batches
     tune: Batches
     options: Options
     executor: Executor
 
     @cached_property
-    def trials(self) -> TrialNetwork:
-        """The network for trials, with as many tuning samples as their budget allows."""
-        return trial_network(self.study, self.tune, self.options, self.executor)
+    def trials(self) -> Trials:
+        """Trials on as many samples as those of a sensitivity may take."""
+        return Trials.within_budget(
+            self.study,
+            self.fit,
+            self.tune,
+            self.options,
+            self.executor,
+            trials=len(LEVELS) * len(self.study.groups),
+        )
 
     @cached_property
     def laws(self) -> Mapping[str, PowerLaw]:
         """Group name -> its damage law, where the allocation measures them."""
         if self.options.allocation != "sensitivity":
             return {}
-        return measure_sensitivity(self.study, self.trials, progress=self.options.progress)
+        return measure_sensitivity(self.study, self.trials)
 
     @cached_property
     def unexplained(self) -> Mapping[str, Vector]:
@@ -79,7 +82,7 @@ class Chooser:
 
     def gauges(self, targets: Sequence[Target], metric: Metric | None) -> list[Gauge]:
         """What trials say of targets on damage."""
-        return gauges_of(targets, self.study, lambda: self.trials, metric)
+        return gauges_of(targets, lambda: self.trials, metric)
 
     def under(
         self, bounds: Sequence[Bound], allowed: Mapping[str, IndexArray] | None = None
@@ -171,17 +174,6 @@ def unexplained_of(study: Study) -> dict[str, Vector]:
     """Group name -> share of its channels' second moment that each count leaves unexplained."""
     problems = (group_problem(group, study.network, study.layers) for group in study.groups)
     return {p.name: unexplained_variance(p, study.rankings[p.name].order) for p in problems}
-
-
-def trial_network(
-    study: Study, tune: Batches, options: Options, executor: Executor
-) -> TrialNetwork:
-    """The network for trials, with as many tuning samples as their budget allows."""
-    trials = len(LEVELS) * len(study.groups)
-    count = max(MIN_TRIAL_SAMPLES, TRIAL_PASSES * len(tune.samples) // trials)
-    extent = tune.samples.batch_extent or 1
-    subset = replace(tune, indices=tune.indices[: -(-count // extent) * extent])
-    return TrialNetwork(study.canonical, subset, executor, options.provider)
 
 
 def _group_choice(study: Study, name: str, laws: Mapping[str, PowerLaw]) -> GroupChoice:

@@ -31,6 +31,9 @@ class Options:
         provider: onnxruntime provider: "cpu", "cuda" or "tensorrt".
         num_samples: calibration samples used; None for all.
         batch: samples per batch, where the model leaves that open.
+        max_memory: bytes of statistics and activations to hold; more go to temporary files, which
+            changes the time and not the result. What onnxruntime and the work on one layer take
+            comes on top. None for no limit.
         seed: of every random choice.
         preprocessing: how image files become inputs.
         progress: whether long stages show a bar.
@@ -54,6 +57,7 @@ class Options:
     provider: Provider = "cpu"
     num_samples: int | None = None
     batch: int = 32
+    max_memory: int | None = None
     seed: int = 0
     preprocessing: Preprocessing | None = None
     progress: bool = False
@@ -78,6 +82,8 @@ class Options:
             number = getattr(self, name)
             if isinstance(number, int) and number < 1:
                 raise ValueError(f"{name} must be at least 1, not {number}")
+        if self.max_memory is not None and self.max_memory < 0:
+            raise ValueError(f"max_memory must not be negative, but is {self.max_memory}")
         if self.evaluate is not None and self.labels is not None:
             raise ValueError("evaluate and labels are two ways to judge a model; give one")
         if self.seed < 0:

@@ -21,7 +21,7 @@ from onnxprune.host_gram import feature_rows
 from onnxprune.linear_map import FeatureSpec
 from onnxprune.plan import LayerProblem, Targets
 from onnxprune.problems import ConsumerView
-from onnxprune.sampling import GramRequest
+from onnxprune.sampling import GramRequest, window_extents
 from onnxprune.scores import about_zero
 
 
@@ -62,6 +62,12 @@ class Moments:
     def rows(self) -> int:
         """How many rows there were."""
         return round(float(self.gram[0, -1, -1]))
+
+    @property
+    def finite(self) -> bool:
+        """Whether no feature and no target was infinite or not a number."""
+        gram = np.diagonal(self.gram, axis1=1, axis2=2)
+        return bool(np.isfinite(gram).all() and np.isfinite(self.second).all())
 
     def mean(self) -> Moments:
         """The moments of one row; Grams exactly symmetric."""
@@ -113,6 +119,11 @@ class Regression:
         entries = np.concatenate([part + i * width for i, part in enumerate(kept)])
         made = np.stack(view.matrices(*target)).astype(np.float32)
         return cls(view, entries, view.keep(alive), made, view.matrices(*prior), makes_own)
+
+    @property
+    def features(self) -> int:
+        """Kept features of each part."""
+        return self.prior[0].shape[1] - 1
 
     def target_rows(self, request: GramRequest, x: Array, uniforms: NDArray[np.float32]) -> Array:
         """The targets W x + b of one batch, shape (parts, rows, outputs).
@@ -195,6 +206,17 @@ class Regression:
         cross[:, :, -1] = bias
         second = moments.second + np.einsum("po,po->p", bias, bias)
         return Moments(about_zero(moments.gram), cross, second)
+
+    def output_shape(self, request: GramRequest, x: Array) -> tuple[int, ...]:
+        """The shape of what the consumer makes of x, where its rows are positions of that."""
+        linear_map, window = self.view.linear_map, request.spec.window
+        if window is None:
+            others = [n for axis, n in enumerate(x.shape) if axis != request.spec.axis]
+        else:
+            pads = zip(x.shape[2:], window.pads_begin, window.pads_end, strict=True)
+            others = [len(x), *window_extents(window, tuple(map(sum, pads)))]
+        others.insert(linear_map.y_axis, linear_map.outputs)
+        return tuple(others)
 
     @property
     def takes_missing(self) -> bool:

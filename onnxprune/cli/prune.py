@@ -86,6 +86,11 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--allocation", choices=sorted(ALLOCATIONS), default=defaults.allocation)
     how.add_argument("--no-recovery", action="store_true", help="slice weights, do not refit them")
     how.add_argument(
+        "--no-sequential",
+        action="store_true",
+        help="refit each layer by itself, not in order on what the pruned network feeds it",
+    )
+    how.add_argument(
         "--align",
         metavar="auto|N",
         type=arguments.align,
@@ -98,6 +103,13 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--num-samples", metavar="N", type=int, help="use a random subset of samples")
     how.add_argument("--batch", metavar="N", type=int, default=defaults.batch)
     how.add_argument("--seed", metavar="N", type=int, default=defaults.seed)
+    how.add_argument(
+        "--max-memory",
+        metavar="SIZE",
+        type=arguments.memory,
+        help="hold at most this much of statistics and activations, as 512MB or 2GB, and put the "
+        "rest into temporary files; what onnxruntime needs comes on top (default: hold all)",
+    )
 
 
 def _add_timing(parser: argparse.ArgumentParser) -> None:
@@ -175,6 +187,7 @@ def options(given: argparse.Namespace) -> Options:
         criterion=given.criterion,
         allocation=given.allocation,
         recovery=not given.no_recovery,
+        sequential=not given.no_sequential,
         align=given.align,
         include=given.include,
         exclude=given.exclude,
@@ -182,6 +195,7 @@ def options(given: argparse.Namespace) -> Options:
         num_samples=given.num_samples,
         batch=given.batch,
         seed=given.seed,
+        max_memory=given.max_memory,
         preprocessing=_preprocessing(given),
         progress=not given.quiet,
         latency_batch=given.latency_batch,
