@@ -10,6 +10,7 @@ from onnxprune.alignment import Align
 from onnxprune.allocation import ALLOCATIONS
 from onnxprune.calibration import Preprocessing
 from onnxprune.criteria import CRITERIA, Criterion
+from onnxprune.metric import Labels, UserMetric
 from onnxprune.runtime import Provider
 
 
@@ -37,6 +38,13 @@ class Options:
         preprocessing: how image files become inputs.
         progress: whether long stages show a bar.
         latency: whether latency is measured for the report.
+        latency_batch: samples in the feed that is timed; None for one, or for the batch size the
+            model is fixed to.
+        threads: threads within one operator while latency is measured.
+        evaluate: judges a model by a function of what it predicts, or ``file.py:function``;
+            higher is better.
+        labels: classes of the calibration samples, by which models are judged instead; an array,
+            or an .npy file.
     """
 
     criterion: str | Criterion = "obs"
@@ -54,6 +62,10 @@ class Options:
     preprocessing: Preprocessing | None = None
     progress: bool = False
     latency: bool = True
+    latency_batch: int | None = None
+    threads: int = 1
+    evaluate: str | UserMetric | None = None
+    labels: Labels | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.criterion, str) and self.criterion not in CRITERIA:
@@ -66,11 +78,14 @@ class Options:
             raise ValueError(f"unknown provider '{self.provider}'; known: {known}")
         if isinstance(self.align, str) and self.align != "auto":
             raise ValueError(f"align is 'auto' or a number of channels, not '{self.align}'")
-        for number in (self.batch, self.num_samples, self.align):
+        for name in ("batch", "num_samples", "align", "threads", "latency_batch"):
+            number = getattr(self, name)
             if isinstance(number, int) and number < 1:
-                raise ValueError(f"batch, num_samples and align must be at least 1, not {number}")
+                raise ValueError(f"{name} must be at least 1, not {number}")
         if self.max_memory is not None and self.max_memory < 0:
             raise ValueError(f"max_memory must not be negative, but is {self.max_memory}")
+        if self.evaluate is not None and self.labels is not None:
+            raise ValueError("evaluate and labels are two ways to judge a model; give one")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, but is {self.seed}")
         _check_pattern(self.include)

@@ -120,6 +120,11 @@ class Regression:
         made = np.stack(view.matrices(*target)).astype(np.float32)
         return cls(view, entries, view.keep(alive), made, view.matrices(*prior), makes_own)
 
+    @property
+    def features(self) -> int:
+        """Kept features of each part."""
+        return self.prior[0].shape[1] - 1
+
     def target_rows(self, request: GramRequest, x: Array, uniforms: NDArray[np.float32]) -> Array:
         """The targets W x + b of one batch, shape (parts, rows, outputs).
 
@@ -167,7 +172,7 @@ class Regression:
 
     def problems(self, fit: Moments, tune: Moments) -> list[LayerProblem]:
         """A problem for every part, whose entries are all kept."""
-        rows = fit.rows
+        rows, tune_rows = fit.rows, tune.rows
         fit, tune = (self._complete(moments.mean()) for moments in (fit, tune))
         channels = self.view.linear_map.read(self.view.channels)
         return [
@@ -182,6 +187,7 @@ class Regression:
                 zero_padded=self.view.zero_padded,
                 targets=Targets(fit.cross[part], float(fit.second[part])),
                 tune_targets=Targets(tune.cross[part], float(tune.second[part])),
+                tune_rows=tune_rows,
             )
             for part, keep in enumerate(self.keep)
         ]

@@ -32,10 +32,12 @@ from onnxprune.sampling import request_for
 from onnxprune.side_by_side import Key, SideBySide
 from onnxprune.stage_rows import FIT, StageRows, Sums
 from onnxprune.stages import Stage, downstream, stages_of
-from onnxprune.statistics import ROWS_PER_FEATURE
 from onnxprune.study import Batches, Study
 from onnxprune.tensor_store import TensorStore
 from onnxprune.variant_distances import VariantDistances
+
+ROWS_PER_FEATURE = 100
+"""Rows wanted for each kept feature: only half as many features or fewer are left by now."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +60,13 @@ class Refitted:
 def refit_in_order(
     study: Study,
     priors: Sequence[Prior],
-    recovery: Recovery,
+    recovery: Recovery | None,
     fit: Batches,
     tune: Batches,
     executor: Executor,
     *,
     choose_on_tune: bool = True,
+    widest: int | None = None,
     seed: int = 0,
     provider: Provider = "cpu",
     max_memory: int | None = None,
@@ -73,11 +76,12 @@ def refit_in_order(
     Args:
         study: the network.
         priors: for every plan what its refit starts from.
-        recovery: how a consumer is solved.
+        recovery: how a consumer is solved; None to compare outputs as they are.
         fit: samples to fit on.
         tune: samples the outputs are compared on.
         executor: where batches run.
         choose_on_tune: whether the recovery chooses something on the samples to tune on.
+        widest: consumers that keep more features than this stay as they are; None for all.
         seed: of the drawn positions.
         provider: where the networks run.
         max_memory: bytes of activations to hold in memory; more go to files. None for no limit.
@@ -87,7 +91,8 @@ def refit_in_order(
     """
     full = FullSize.of(study.canonical)
     plans = [_Plan.of(study, full, prior) for prior in priors]
-    stages = stages_of(full.model, study.network, {n for plan in plans for n in plan.changes})
+    changed = {name for plan in plans for name in plan.changes}
+    stages = stages_of(full.model, study.network, changed) if recovery is not None else []
     views = consumer_views(study.network, {site.name for s in stages for site in s.sites})
     compared = VariantDistances.of(full.model, next(iter(tune)), len(fit), len(plans))
     store: TensorStore[Key]
@@ -104,7 +109,7 @@ def refit_in_order(
         )
         sets = (fit, tune) if choose_on_tune else (fit,)
         for number, stage in enumerate(stages):
-            rows = _rows(stage, study, views, plans, sets, seed)
+            rows = _rows(stage, study, views, plans, sets, seed, widest)
             sums: Sums = {}
             label = f"refitting, stage {number + 1} of {len(stages)}"
             sums = networks.advance(rows.of_batch, rows.add, sums, label=label)
@@ -113,6 +118,7 @@ def refit_in_order(
                     logger.warning("%s is not refitted: its input is infinite or no number", name)
                     continue
                 problems = rows.regressions[variant, name].problems(moments[FIT], moments[-1])
+                assert recovery is not None
                 solved = [recovery.solve(p, np.arange(len(p.channels))) for p in problems]
                 networks.change(variant, plans[variant].take(views[name], solved, full))
         networks.advance(compared.of_batch, compared.add, None, label="comparing outputs")
@@ -174,6 +180,7 @@ def _rows(
     plans: Sequence[_Plan],
     sets: Sequence[Batches],
     seed: int,
+    widest: int | None,
 ) -> StageRows:
     """How the consumers of a stage are seen."""
     shapes = known_shapes(study.canonical, {site.x for site in stage.sites})
@@ -190,10 +197,11 @@ def _rows(
         ]
         for site in stage.sites
     }
-    regressions = {
-        (variant, site.name): plan.regression(views[site.name])
-        for site in stage.sites
-        for variant, plan in enumerate(plans)
-        if not plan.moved.isdisjoint((site.x, *site.skips))
-    }
+    regressions = {}
+    for variant, plan in enumerate(plans):
+        for site in stage.sites:
+            if not plan.moved.isdisjoint((site.x, *site.skips)):
+                regression = plan.regression(views[site.name])
+                if widest is None or regression.features <= widest:
+                    regressions[variant, site.name] = regression
     return StageRows(stage.sites, regressions, requests, len(sets[FIT]), seed)

@@ -12,12 +12,12 @@ from micro_models import build
 from onnx import TensorProto, helper, numpy_helper
 from oracles import random_feed
 
-from onnxprune.api import open_samples
 from onnxprune.calibration import Calibration, Split, split
 from onnxprune.canonical import canonicalise
 from onnxprune.cost import CostModel, cost_model
 from onnxprune.executor import InProcess
 from onnxprune.groups import find_groups
+from onnxprune.inputs import open_samples
 from onnxprune.network import ChannelGroup, Network
 from onnxprune.options import Options
 from onnxprune.plan import Keep, Plan

@@ -24,15 +24,16 @@ import numpy as np
 import onnx
 
 from onnxprune.allocation import Bound
-from onnxprune.api import open_samples, prunable_groups
 from onnxprune.arrays import Array
+from onnxprune.bounds import bounds_of
 from onnxprune.calibration import split
 from onnxprune.canonical import canonicalise
-from onnxprune.choice import allocate, trial_network
+from onnxprune.choice import Chooser, allocate
 from onnxprune.cost import cost_model, parameter_count
 from onnxprune.criteria import CRITERIA
 from onnxprune.executor import InProcess
 from onnxprune.groups import find_groups
+from onnxprune.inputs import open_samples
 from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.plan import Keep, Plan
@@ -40,10 +41,9 @@ from onnxprune.recovery import RECOVERIES
 from onnxprune.refit import refit
 from onnxprune.rewrite import apply, digest
 from onnxprune.runtime import Session
-from onnxprune.scope import Scope
-from onnxprune.sensitivity import measure_sensitivity
+from onnxprune.scope import Scope, prunable_groups
 from onnxprune.study import QUICK_RECOVERY, Batches, Study, rank, study
-from onnxprune.target import Target, bounds_of
+from onnxprune.target import Target
 
 ROOT = Path(__file__).resolve().parents[1]
 EMBEDDED = ROOT / "models"
@@ -168,7 +168,9 @@ class Bench:
         scope = Scope.of(network, groups, options.align)
         self.study = study(canonical, scope, calibration, parts, options, self.executor)
         self.cost = cost_model(network, canonical, {"input": (1, *self.test.shape[1:])})
-        self.tune = Batches(calibration, parts.tune, self.options.batch)
+        self.fit, self.tune = (
+            Batches(calibration, indices, self.options.batch) for indices in (parts.fit, parts.tune)
+        )
 
     def rank(self, criterion: str, seed: int | None = None) -> Study:
         """The study with this criterion's rankings."""
@@ -184,8 +186,8 @@ class Bench:
             recovery=RECOVERIES[recovery],
             trial_recovery=RECOVERIES["none"] if recovery == "none" else QUICK_RECOVERY,
         )
-        trials = trial_network(known, self.tune, self.options, self.executor)
-        laws = measure_sensitivity(known, trials)
+        options = replace(self.options, recovery=recovery != "none")
+        laws = Chooser(known, self.fit, self.tune, options, self.executor).laws
         for allocation in ("uniform", "sensitivity"):
             for fraction in FRACTIONS:
                 start = time.perf_counter()

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from unittest import mock
 
 import numpy as np
 import onnx
 from bench_accuracy import CALIBRATION_IMAGES, CASES, Bench, cifar_loader
 
-from onnxprune import Options, choice, prune
+from onnxprune import Options, Target, prune
 from onnxprune.allocation import fit_damage
 from onnxprune.arrays import Array, IndexArray, Vector
 from onnxprune.choice import allocate, trial_network
@@ -119,9 +118,9 @@ def compare_bounds() -> None:
         images, _ = cifar_loader().images(case.train, CALIBRATION_IMAGES)
         before = unseen.reference.argmax(axis=1)
         for bound in BOUNDS:
-            with mock.patch.object(choice, "SAFE_ERROR", bound):
-                samples = {"input": cifar_loader().normalised(images)}
-                result = prune(bench.model, samples, options=Options(latency=False))
+            samples = {"input": cifar_loader().normalised(images)}
+            target = Target("error", bound)
+            result = prune(bench.model, samples, target, options=Options(latency=False))
             after = unseen.scores(result.model).argmax(axis=1)
             lost = 100 * (np.mean(before == unseen.labels) - np.mean(after == unseen.labels))
             kept = result.report.after.macs / result.report.before.macs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from onnxprune.criteria.cumulative import unexplained_variance
 from onnxprune.criteria.magnitude import Magnitude, Random, Variance
 from onnxprune.criteria.obs import Obs
 from onnxprune.criteria.protocol import Criterion
@@ -19,6 +20,7 @@ __all__ = [
     "Subspace",
     "Variance",
     "error_curve",
+    "unexplained_variance",
 ]
 
 CRITERIA: dict[str, Callable[[int], Criterion]] = {
