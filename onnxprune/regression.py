@@ -123,7 +123,7 @@ class Regression:
     @property
     def features(self) -> int:
         """Kept features of each part."""
-        return self.prior[0].shape[1] - 1
+        return int(self.prior[0].shape[1]) - 1
 
     def target_rows(self, request: GramRequest, x: Array, uniforms: NDArray[np.float32]) -> Array:
         """The targets W x + b of one batch, shape (parts, rows, outputs).
