@@ -18,9 +18,7 @@ from pathlib import Path
 from bench_command import CIFAR, DIGITS, inputs, run
 
 NONE = "none"
-HEADER = (
-    "| network | samples | allocation | limit | peak memory, MB | wall, s | of the time without |"
-)
+HEADER = "| network | samples | allocation | limit | peak, MB | wall, s | of the first's time |"
 
 
 def main() -> None:
