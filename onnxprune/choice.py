@@ -65,7 +65,7 @@ class Chooser:
     @cached_property
     def laws(self) -> Mapping[str, PowerLaw]:
         """Group name -> its damage law, where the allocation measures them."""
-        if self.options.allocation != "sensitivity":
+        if self.options.composition.allocation != "sensitivity":
             return {}
         return measure_sensitivity(self.study, self.trials, progress=self.options.progress)
 
@@ -91,7 +91,7 @@ class Chooser:
         return Choice(safe, self.laws)
 
     def _allocate(self, bounds: Sequence[Bound]) -> dict[str, int]:
-        return allocate(self.study, bounds, self.options.allocation, self.laws)
+        return allocate(self.study, bounds, self.options.composition.allocation, self.laws)
 
 
 def allocate(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from onnxprune.alignment import Align
 from onnxprune.allocation import ALLOCATIONS
 from onnxprune.calibration import Preprocessing
 from onnxprune.criteria import CRITERIA, Criterion
+from onnxprune.methods import METHODS, RECOVERIES, Method
+from onnxprune.recovery import Recovery
 from onnxprune.runtime import Provider
 
 
@@ -18,9 +21,10 @@ class Options:
     """Settings of ``prune``; the names are the command's.
 
     Attributes:
-        criterion: name of a criterion, or a criterion.
-        allocation: name of an allocation.
-        recovery: whether consumers are refitted; without, they are only sliced.
+        method: name of a method; what follows overrides parts of it.
+        criterion: name of a criterion, or a criterion; None for the method's.
+        allocation: name of an allocation; None for the method's.
+        recovery: whether consumers are recovered; without, they are only sliced.
         align: channel counts are multiples of this; "auto" stays in onnxruntime's fast layout.
         include: regular expression; only groups whose name, or the name of a node that
             makes their channels, it finds are cut.
@@ -35,8 +39,9 @@ class Options:
         latency: whether latency is measured for the report.
     """
 
-    criterion: str | Criterion = "obs"
-    allocation: str = "sensitivity"
+    method: str = "onnxprune"
+    criterion: str | Criterion | None = None
+    allocation: str | None = None
     recovery: bool = True
     align: Align = "auto"
     include: str | None = None
@@ -50,11 +55,9 @@ class Options:
     latency: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.criterion, str) and self.criterion not in CRITERIA:
-            raise ValueError(f"unknown criterion '{self.criterion}'; known: {', '.join(CRITERIA)}")
-        if self.allocation not in ALLOCATIONS:
-            known = ", ".join(ALLOCATIONS)
-            raise ValueError(f"unknown allocation '{self.allocation}'; known: {known}")
+        _check_name("method", self.method, METHODS)
+        _check_name("criterion", self.criterion, CRITERIA)
+        _check_name("allocation", self.allocation, ALLOCATIONS)
         if self.provider not in get_args(Provider):
             known = ", ".join(get_args(Provider))
             raise ValueError(f"unknown provider '{self.provider}'; known: {known}")
@@ -68,17 +71,37 @@ class Options:
         _check_pattern(self.include)
         _check_pattern(self.exclude)
 
+    @property
+    def composition(self) -> Method:
+        """The method with what overrides it; an unnamed criterion is left out."""
+        given = {
+            "criterion": self.criterion if isinstance(self.criterion, str) else None,
+            "allocation": self.allocation,
+            "recovery": None if self.recovery else "none",
+        }
+        stated = {name: value for name, value in given.items() if value is not None}
+        return replace(METHODS[self.method], **stated)
+
     def make_criterion(self) -> Criterion:
         """The criterion itself."""
-        if isinstance(self.criterion, str):
-            return CRITERIA[self.criterion](self.seed)
+        if self.criterion is None or isinstance(self.criterion, str):
+            return CRITERIA[self.composition.criterion](self.seed)
         return self.criterion
+
+    def make_recovery(self) -> Recovery:
+        """The recovery itself."""
+        return RECOVERIES[self.composition.recovery]
 
     def selects(self, names: tuple[str, ...]) -> bool:
         """Whether a group made by nodes of these names may be cut."""
         included = self.include is None or any(re.search(self.include, n) for n in names)
         excluded = self.exclude is not None and any(re.search(self.exclude, n) for n in names)
         return included and not excluded
+
+
+def _check_name(kind: str, given: object, table: Mapping[str, object]) -> None:
+    if isinstance(given, str) and given not in table:
+        raise ValueError(f"unknown {kind} '{given}'; known: {', '.join(table)}")
 
 
 def _check_pattern(pattern: str | None) -> None:

@@ -20,7 +20,7 @@ from onnxprune.options import Options
 from onnxprune.plan import GroupProblem, LayerProblem, Ranking, keep_of
 from onnxprune.problems import ConsumerView, consumer_views, group_problem, layer_problems
 from onnxprune.progress import shown
-from onnxprune.recovery import RECOVERIES, FixedRidge, Recovery
+from onnxprune.recovery import FixedRidge, LeastSquares, NoRecovery, Recovery
 from onnxprune.scope import Scope
 from onnxprune.statistics import collect
 
@@ -107,7 +107,9 @@ def study(
     """Collect the statistics of all consumers and rank every group's channels."""
     network, groups = scope.network, scope.groups
     views = consumer_views(network, groups)
-    contractions = contraction_views(canonical, network, groups, recover=options.recovery)
+    recovery = options.make_recovery()
+    recover = not isinstance(recovery, NoRecovery)
+    contractions = contraction_views(canonical, network, groups, recover=recover)
     specs = [spec for view in contractions.values() for spec in view.specs]
     specs += [spec for view in views.values() for spec in view.specs]
     grams = observe(canonical, specs, samples, split, options, executor)
@@ -123,8 +125,8 @@ def study(
         contractions,
         layers,
         rank(network, groups, layers, criterion, progress=options.progress),
-        RECOVERIES["least-squares" if options.recovery else "none"],
-        QUICK_RECOVERY if options.recovery else RECOVERIES["none"],
+        recovery,
+        QUICK_RECOVERY if isinstance(recovery, LeastSquares) else recovery,
     )
 
 

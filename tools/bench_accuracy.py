@@ -33,10 +33,10 @@ from onnxprune.cost import cost_model, parameter_count
 from onnxprune.criteria import CRITERIA
 from onnxprune.executor import InProcess
 from onnxprune.groups import find_groups
+from onnxprune.methods import RECOVERIES
 from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.plan import Keep, Plan
-from onnxprune.recovery import RECOVERIES
 from onnxprune.refit import refit
 from onnxprune.rewrite import apply, digest
 from onnxprune.runtime import Session
