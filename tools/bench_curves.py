@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from curve_methods import METHOD_NAMES, Maker, macs_of, maker
+from curve_methods import METHOD_NAMES, REPAIRED, Maker, Own, macs_of, maker
 from curve_rows import OWN, Job, Row, append, missing, paired, recorded
 from curve_tables import tables
 from trained import NETWORKS, SHARED, Trained, images
@@ -172,7 +172,10 @@ def measure(job: Job, tests: int) -> Row:
     """One row; what a method cannot do is said in it."""
     start = time.perf_counter()
     try:
-        make = prepared(job.network, job.method, job.draw, job.calibration, job.images)
+        name = job.method.removesuffix(REPAIRED)
+        make = prepared(job.network, name, job.draw, job.calibration, job.images)
+        if isinstance(make, Own) and name != job.method:
+            make = make.repaired
         pruned = make(job.fraction)
         seconds = time.perf_counter() - start
         reference = subject(job.reference, tests)

@@ -1,8 +1,10 @@
 """The methods that ``bench_curves.py`` compares, each as a function of the MACs to be kept.
 
-Those of this package are its own methods by name; all but the default may keep any number of channels
-(``align=1``), since one ratio for all groups would meet few fractions otherwise. Peers take a ratio
-of channels, which is searched until the MACs come closest. None fine-tunes.
+Those of this package are its own methods by name; all but the default may keep any number of
+channels (``align=1``), since one ratio for all groups would meet few fractions otherwise.
+*Repaired* methods end as the published codes of folding and GRAIL do: every convolution's outputs
+get the original's means and variances back. Peers take a ratio of channels, which is searched until
+the MACs come closest. None fine-tunes.
 
     onnxsim                ``simplify``, then channels by the norm of their weights
     onnxsim, refit         by weights and activations, then ``apply_pruning_finetune``
@@ -31,6 +33,11 @@ Maker = Callable[[float], onnx.ModelProto]
 NEAR = 0.05
 """How far a peer's MACs may be from the fraction, as a fraction."""
 
+REPAIR_PIXELS = 64 * 224 * 224
+"""Pixels of the images that repair looks at, at most: 64 photographs, all of CIFAR-10's 1 000."""
+
+REPAIRED = ", repaired"
+
 STEPS = 8
 """Ratios a peer is tried at for one fraction: channels within 1 / 256."""
 
@@ -42,13 +49,42 @@ def macs_of(model: onnx.ModelProto) -> float:
     return float(sum(layer_macs(canonicalise(model), {value.name: (1, *extents[1:])}).values()))
 
 
+class Own:
+    """One of this package's methods on a model with calibration samples, studied once.
+
+    Args:
+        method: its name.
+        model: the original.
+        samples: for calibration.
+        seed: of the method.
+    """
+
+    def __init__(self, method: str, model: onnx.ModelProto, samples: Feed, seed: int) -> None:
+        align: Align = Options().align if method == Options().method else 1
+        options = Options(method=method, seed=seed, latency=False, align=align)
+        self._model = model
+        (self._images,) = samples.values()
+        self._pruner = Pruner(model, samples, options)
+
+    def __call__(self, fraction: float) -> onnx.ModelProto:
+        """The model with this fraction of its MACs."""
+        return self._pruner.prune([Target("macs", fraction)]).model
+
+    def repaired(self, fraction: float) -> onnx.ModelProto:
+        """The same, repaired on some of the calibration images."""
+        import torch
+        from repair import repaired
+
+        torch.set_num_threads(1)
+        result = self._pruner.prune([Target("macs", fraction)])
+        count = REPAIR_PIXELS // self._images[0, 0].size
+        return repaired(self._model, result.model, result.plan, self._images[:count])
+
+
 def maker(method: str, model: onnx.ModelProto, samples: Feed, seed: int) -> Maker:
     """The method on a model with calibration samples; what it learns of them is learnt once."""
     if method in METHODS:
-        align: Align = Options().align if method == Options().method else 1
-        options = Options(method=method, seed=seed, latency=False, align=align)
-        pruner = Pruner(model, samples, options)
-        return lambda fraction: pruner.prune([Target("macs", fraction)]).model
+        return Own(method, model, samples, seed)
     peer = PEERS[method]
     sized = by_onnxsim if peer is by_onnxsim_refit else peer  # cuts as many, and is quick
     return NearestMacs(partial(peer, model, samples), partial(sized, model, samples), model)
@@ -132,7 +168,16 @@ PEERS: dict[str, Callable[[onnx.ModelProto, Feed, float], onnx.ModelProto]] = {
     "onnxsim, refit": by_onnxsim_refit,
     "Torch-Pruning": by_torch_pruning,
 }
-METHOD_NAMES = (*METHODS, *PEERS)
+METHOD_NAMES = (
+    *(
+        n + end
+        for n in METHODS
+        for end in ("", REPAIRED)
+        if not end or n in ("l1", "grail", "fold")
+    ),
+    *PEERS,
+)
+"""All methods; those of one name are measured together, since they share what they learn."""
 
 
 def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from onnxprune.arrays import Array
 from onnxprune.canonical import canonicalise
+from onnxprune.errors import OnnxPruneError
 
 JOINS = ("Relu", "Clip")
 """What may stand between two convolutions that nothing else reads."""
@@ -28,12 +29,19 @@ class GraphModule(nn.Module):
     """The model's graph, evaluated node by node.
 
     Attributes:
+        graph: the canonical graph.
         layers: Conv and Gemm nodes as modules, in the graph's order.
+
+    Raises:
+        OnnxPruneError: the model has an operator that is not known here.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         super().__init__()
         self.graph = gs.import_onnx(canonicalise(model)).toposort()
+        unknown = {node.op for node in self.graph.nodes} - {*LAYERS, *FUNCTIONS}
+        if unknown:
+            raise OnnxPruneError(f"no torch form of {', '.join(sorted(unknown))}")
         weighted = [node for node in self.graph.nodes if node.op in LAYERS]
         self.layers = nn.ModuleList(LAYERS[node.op](node) for node in weighted)
         self._place = {id(node): place for place, node in enumerate(weighted)}
@@ -50,11 +58,17 @@ class GraphModule(nn.Module):
             values[id(node.outputs[0])] = result
         return values[id(self.graph.outputs[0])]
 
+    def convolutions(self) -> Iterator[tuple[gs.Node, nn.Module]]:
+        """Every convolution with its module, in the graph's order."""
+        for node in self.graph.nodes:
+            if node.op == "Conv":
+                yield node, self.layers[self._place[id(node)]]
+
     def joined(self) -> Iterator[nn.Module]:
         """The convolutions whose channels are added, padded or sliced somewhere, not only read."""
-        for node in self.graph.nodes:
-            if node.op == "Conv" and not all(r.op == "Conv" for r in _readers(node)):
-                yield self.layers[self._place[id(node)]]
+        for node, layer in self.convolutions():
+            if not all(reader.op == "Conv" for reader in _readers(node)):
+                yield layer
 
     @property
     def pads_channels(self) -> bool:
