@@ -33,8 +33,8 @@ Maker = Callable[[float], onnx.ModelProto]
 NEAR = 0.05
 """How far a peer's MACs may be from the fraction, as a fraction."""
 
-REPAIR_PIXELS = 64 * 224 * 224
-"""Pixels of the images that repair looks at, at most: 64 photographs, all of CIFAR-10's 1 000."""
+REPAIR_IMAGES, REPAIR_PIXELS = 256, 64 * 224 * 224
+"""Images that repair looks at, and pixels of all of them together, at most: 64 photographs."""
 
 REPAIRED = ", repaired"
 
@@ -77,7 +77,7 @@ class Own:
 
         torch.set_num_threads(1)
         result = self._pruner.prune([Target("macs", fraction)])
-        count = REPAIR_PIXELS // self._images[0, 0].size
+        count = min(REPAIR_IMAGES, REPAIR_PIXELS // self._images[0, 0].size)
         return repaired(self._model, result.model, result.plan, self._images[:count])
 
 
@@ -169,12 +169,8 @@ PEERS: dict[str, Callable[[onnx.ModelProto, Feed, float], onnx.ModelProto]] = {
     "Torch-Pruning": by_torch_pruning,
 }
 METHOD_NAMES = (
-    *(
-        n + end
-        for n in METHODS
-        for end in ("", REPAIRED)
-        if not end or n in ("l1", "grail", "fold")
-    ),
+    "onnxprune",
+    *(name + end for name in METHODS if name != "onnxprune" for end in ("", REPAIRED)),
     *PEERS,
 )
 """All methods; those of one name are measured together, since they share what they learn."""

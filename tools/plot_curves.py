@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 COLOURS = {
     "onnxprune": "#1f6fb4",
     "snp": "#2ca02c",
+    "snp, repaired": "#176117",
     "grail": "#ff7f0e",
     "fold": "#9467bd",
     "grail, repaired": "#c46200",

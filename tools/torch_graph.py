@@ -45,6 +45,10 @@ class GraphModule(nn.Module):
         weighted = [node for node in self.graph.nodes if node.op in LAYERS]
         self.layers = nn.ModuleList(LAYERS[node.op](node) for node in weighted)
         self._place = {id(node): place for place, node in enumerate(weighted)}
+        last = {id(tensor): node for node in self.graph.nodes for tensor in node.inputs}
+        self._done: dict[int, list[int]] = {id(node): [] for node in self.graph.nodes}
+        for tensor, node in last.items():
+            self._done[id(node)].append(tensor)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The first output for the one input."""
@@ -56,6 +60,8 @@ class GraphModule(nn.Module):
             else:
                 result = FUNCTIONS[node.op](node, *inputs)
             values[id(node.outputs[0])] = result
+            for tensor in self._done[id(node)]:
+                values.pop(tensor, None)
         return values[id(self.graph.outputs[0])]
 
     def convolutions(self) -> Iterator[tuple[gs.Node, nn.Module]]:
