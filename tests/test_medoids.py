@@ -49,6 +49,13 @@ def test_dead_units_come_last_and_draw_nobody(clusters: tuple[np.ndarray, np.nda
     assert set(member[order[-6:]]) == {0}
 
 
+def test_a_dead_unit_stands_for_nobody_even_in_the_middle() -> None:
+    points = np.array([[0.0], [-1.0], [1.0], [-1.1], [1.1]])
+    alive = np.array([False, True, True, True, True])
+    assert medoid_order(distances(points), np.zeros(5, int), alive)[-1] == 0
+    assert medoid_order(distances(points), np.zeros(5, int), ~np.zeros(5, bool))[0] == 0
+
+
 def test_no_producer_outvotes_another() -> None:
     problem = simple(3, units=8)
     (weight,) = problem.producer_weights
