@@ -45,8 +45,9 @@ def test_copies_are_merged_without_loss(rng: np.random.Generator) -> None:
 
 
 def test_the_nearest_is_that_of_the_samples(rng: np.random.Generator) -> None:
-    x = rng.standard_normal((100, 7)) @ rng.standard_normal((7, 7))
-    keep, drop = np.array([1, 4, 6]), np.array([0, 2, 3, 5])
+    x = rng.standard_normal((100, 30)) @ rng.standard_normal((30, 30))
+    keep = np.array([1, 4, 6, 17, 20, 29])
+    drop = np.setdiff1d(np.arange(30), keep)
     gaps = ((x[:, drop, None] - x[:, None, keep]) ** 2).mean(axis=0)
     mix = nearest(x.T @ x / 100, keep)
     np.testing.assert_array_equal(mix.argmax(axis=1), gaps.argmin(axis=1))
