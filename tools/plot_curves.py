@@ -34,8 +34,9 @@ def draw(rows: Sequence[Row], folder: Path) -> None:
     good = [r for r in rows if r.fault is None and r.job.reference == r.job.network]
     good = [row for row in good if row.job.calibration == OWN]
     for network in dict.fromkeys(row.job.network for row in good):
-        figure, axes = pyplot.subplots(figsize=(5.5, 3.6), layout="constrained")
+        figure, axes = pyplot.subplots(figsize=(7, 3.8), layout="constrained")
         _panel(axes, network, [row for row in good if row.job.network == network])
+        figure.legend(loc="outside right center", fontsize=7)
         figure.savefig(folder / f"curves-{network}.svg", metadata={"Date": None})
         pyplot.close(figure)
 
@@ -68,4 +69,3 @@ def _panel(axes: Axes, network: str, rows: Sequence[Row]) -> None:
     axes.set_title(f"{network} (original {base:.1f} %)", fontsize=9)
     axes.set_xlabel("MACs kept, %")
     axes.set_ylabel("test accuracy, %")
-    axes.legend(fontsize=7)
