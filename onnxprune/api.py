@@ -43,10 +43,12 @@ from onnxprune.network import ChannelGroup, Network
 from onnxprune.options import Options
 from onnxprune.outcome import Outcome, describe
 from onnxprune.plan import Keep, Plan, Weights
+from onnxprune.recovery import Solution
 from onnxprune.refit import refit
 from onnxprune.report import Report
 from onnxprune.rewrite import apply, digest
 from onnxprune.scope import Scope
+from onnxprune.sequential import refit_in_order
 from onnxprune.study import Batches, Study, study
 from onnxprune.target import Target, bounds_of
 from onnxprune.validation import check_file
@@ -170,14 +172,7 @@ class Pruner:
         choice = self._chooser.choose(bounds, macs)
         keeps = known.keeps(choice.counts)
         plan = plan_of(original, known.groups, keeps)
-        weights, solutions = refit(
-            known.views,
-            known.layers,
-            known.survivors(keeps),
-            known.recovery,
-            known.contractions,
-            progress=self._options.progress,
-        )
+        weights, solutions = self._recovered(keeps)
         pruned = apply(original, plan, weights)
         outcome = Outcome(original, pruned, known, choice, solutions, cost)
         held_out = Batches(self._samples, self._parts.held_out, self._options.batch)
@@ -185,6 +180,37 @@ class Pruner:
             outcome, targets, self._parts, held_out, self._sample, self._options, self._executor
         )
         return Result(pruned, plan, weights, report, original, self._sample, self._options)
+
+    def _recovered(
+        self, keeps: Mapping[str, IndexArray]
+    ) -> tuple[Weights, dict[str, list[Solution]]]:
+        """The consumers' new weights, and how they were found."""
+        known, options = self._study, self._options
+        prior = refit(
+            known.views,
+            known.layers,
+            known.survivors(keeps),
+            known.recovery,
+            known.contractions,
+            progress=options.progress,
+        )
+        if not options.composition.sequential:
+            return prior.weights, prior.solutions
+        fit, tune = (
+            Batches(self._samples, indices, options.batch)
+            for indices in (self._parts.fit, self._parts.tune)
+        )
+        (refitted,) = refit_in_order(
+            known,
+            [prior],
+            known.recovery,
+            fit,
+            tune,
+            self._executor,
+            seed=options.seed,
+            provider=options.provider,
+        )
+        return refitted.weights, prior.solutions | refitted.solutions
 
 
 def plan_of(

@@ -34,9 +34,7 @@ def extract(
     for node in reversed([*model.graph.node, *nodes]):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(node.input)
-            for subgraph in _subgraphs(node):
-                needed.update(all_names(subgraph))
+            needed.update(read_by(node))
             needed.discard("")  # an optional input left out, and any unused optional output
     result = onnx.ModelProto(
         ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions
@@ -95,6 +93,12 @@ def all_names(graph: onnx.GraphProto) -> Iterator[str]:
         yield from (node.name, *node.input, *node.output)
         for subgraph in _subgraphs(node):
             yield from all_names(subgraph)
+
+
+def read_by(node: onnx.NodeProto) -> set[str]:
+    """Names a node reads, and all names in graphs inside it, whether theirs or of its own graph."""
+    inner = (name for graph in _subgraphs(node) for name in all_names(graph))
+    return {name for name in (*node.input, *inner) if name}
 
 
 def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

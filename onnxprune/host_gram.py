@@ -24,10 +24,7 @@ def host_gram(
         activation: the activation named by the request, any float type.
         uniforms: the shard's numbers, at least as many as the request has points.
     """
-    if request.spec.window is None:
-        rows = _channel_rows(request, activation, uniforms)
-    else:
-        rows = _patch_rows(request.spec.window, request, activation, uniforms)
+    rows = feature_rows(request, activation, uniforms).astype(np.float64)
     ones = np.ones((*rows.shape[:2], 1))
     rows = np.concatenate([rows, ones], axis=2)
     with np.errstate(invalid="ignore"):  # an infinite activation shows in the result
@@ -35,9 +32,22 @@ def host_gram(
     return gram
 
 
+def feature_rows(request: GramRequest, activation: Array, uniforms: NDArray[np.float32]) -> Array:
+    """The rows a Gram is made of, without the constant, shape (parts, rows, features).
+
+    Args:
+        request: which features, from how many positions.
+        activation: the activation named by the request.
+        uniforms: the shard's numbers, at least as many as the request has points.
+    """
+    if request.spec.window is None:
+        return _channel_rows(request, activation, uniforms)
+    return _patch_rows(request.spec.window, request, activation, uniforms)
+
+
 def _patch_rows(
     window: Window, request: GramRequest, activation: Array, uniforms: NDArray[np.float32]
-) -> NDArray[np.float64]:
+) -> Array:
     """Patches, shape (parts, rows, features), features ordered (channel, tap)."""
     spatial = tuple(range(2, activation.ndim))
     pads = zip(window.pads_begin, window.pads_end, strict=True)
@@ -51,14 +61,12 @@ def _patch_rows(
     total = int(np.prod(extents))
     places = np.unravel_index(positions(uniforms, request.points, total), extents)
     sampled = np.moveaxis(patches, (0, 1), (-2, -1))[places]  # (points, *kernel, samples, channels)
-    rows = np.moveaxis(sampled, (-2, -1), (0, 2)).astype(np.float64)
+    rows = np.moveaxis(sampled, (-2, -1), (0, 2))
     rows = rows.reshape(-1, request.spec.parts, request.features)
     return rows.transpose(1, 0, 2)
 
 
-def _channel_rows(
-    request: GramRequest, activation: Array, uniforms: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def _channel_rows(request: GramRequest, activation: Array, uniforms: NDArray[np.float32]) -> Array:
     """Channel values, shape (parts, rows, features); the first of the other axes counts samples."""
     spec = request.spec
     own = [axis for axis in (spec.apart, spec.axis) if axis is not None]
@@ -70,5 +78,5 @@ def _channel_rows(
         values = np.moveaxis(folded, 2, 3)
     values = values.reshape(values.shape[0], -1, request.channels)
     sampled = values[:, positions(uniforms, request.points, values.shape[1])]
-    rows = sampled.astype(np.float64).reshape(-1, spec.parts, request.features)
+    rows = sampled.reshape(-1, spec.parts, request.features)
     return rows.transpose(1, 0, 2)

@@ -20,21 +20,23 @@ RECOVERIES: dict[str, Recovery] = {
 
 @dataclass(frozen=True)
 class Method:
-    """Three parts that go together, each by its name.
+    """Parts that go together, each by its name.
 
     Attributes:
         criterion: in ``CRITERIA``.
         allocation: in ``ALLOCATIONS``.
         recovery: in ``RECOVERIES``.
+        sequential: whether consumers are recovered in order, each on the pruned network's inputs.
     """
 
     criterion: str
     allocation: str
     recovery: str
+    sequential: bool = False
 
 
 METHODS: dict[str, Method] = {
-    "onnxprune": Method("obs", "sensitivity", "least-squares"),
+    "onnxprune": Method("obs", "sensitivity", "least-squares", sequential=True),
     "snp": Method("snp", "error", "channel-mix"),
     "l1": Method("l1", "uniform", "none"),
     "grail": Method("l1", "uniform", "reconstruction"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import get_args
 
 from onnxprune.alignment import Align
@@ -25,6 +25,8 @@ class Options:
         criterion: name of a criterion, or a criterion; None for the method's.
         allocation: name of an allocation; None for the method's.
         recovery: whether consumers are recovered; without, they are only sliced.
+        sequential: whether consumers are recovered in order, each on the pruned network's inputs,
+            where the method does so.
         align: channel counts are multiples of this; "auto" stays in onnxruntime's fast layout.
         include: regular expression; only groups whose name, or the name of a node that
             makes their channels, it finds are cut.
@@ -43,6 +45,7 @@ class Options:
     criterion: str | Criterion | None = None
     allocation: str | None = None
     recovery: bool = True
+    sequential: bool = True
     align: Align = "auto"
     include: str | None = None
     exclude: str | None = None
@@ -73,14 +76,15 @@ class Options:
 
     @property
     def composition(self) -> Method:
-        """The method with what overrides it; an unnamed criterion is left out."""
-        given = {
-            "criterion": self.criterion if isinstance(self.criterion, str) else None,
-            "allocation": self.allocation,
-            "recovery": None if self.recovery else "none",
-        }
-        stated = {name: value for name, value in given.items() if value is not None}
-        return replace(METHODS[self.method], **stated)
+        """The method with what overrides it; a criterion without a name cannot be told."""
+        method = METHODS[self.method]
+        recovery = method.recovery if self.recovery else "none"
+        return Method(
+            criterion=self.criterion if isinstance(self.criterion, str) else method.criterion,
+            allocation=self.allocation or method.allocation,
+            recovery=recovery,
+            sequential=method.sequential and self.sequential and recovery != "none",
+        )
 
     def make_criterion(self) -> Criterion:
         """The criterion itself."""

@@ -33,6 +33,19 @@ _UNREADABLE = (
 
 
 @dataclass(frozen=True)
+class Targets:
+    """Moments of targets y that a consumer is given instead of its own output W x + b.
+
+    Attributes:
+        cross: E[y x^T], shape (outputs, features + 1), the constant last.
+        second: E|y|^2, summed over outputs.
+    """
+
+    cross: Matrix
+    second: float
+
+
+@dataclass(frozen=True)
 class LayerProblem:
     """What the numerics see of one consumer: a linear map y = W x + b and the moments of x.
 
@@ -52,8 +65,8 @@ class LayerProblem:
         taps: features per entry (the kernel's size for a convolution on patches, else 1).
         rows: how many rows of x stand behind ``gram``.
         zero_padded: whether some features read padding, so that a flat bias is wrong at borders.
-        cross: E[y x^T], shape (outputs, features + 1), where targets are not W x + b; None
-            means W @ gram.
+        targets: over the rows of ``gram``, where they are not W x + b.
+        tune_targets: over those of ``tune_gram``; given if ``targets`` are.
         refit: whether the weights can take over what is cut; if not, all of it is lost.
         variance: what prices are relative to; None for the variance of this map's own output.
     """
@@ -66,9 +79,15 @@ class LayerProblem:
     taps: int
     rows: int
     zero_padded: bool = False
-    cross: Matrix | None = None
+    targets: Targets | None = None
+    tune_targets: Targets | None = None
     refit: bool = True
     variance: float | None = None
+
+    @property
+    def cross(self) -> Matrix | None:
+        """E[y x^T] of given targets, shape (outputs, features + 1)."""
+        return None if self.targets is None else self.targets.cross
 
 
 @dataclass(frozen=True)

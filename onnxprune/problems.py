@@ -11,7 +11,7 @@ neighbouring outputs, so that one bias cannot take over means: least squares goe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -54,11 +54,9 @@ class ConsumerView:
         self, fit: Mapping[FeatureSpec, Gram], tune: Mapping[FeatureSpec, Gram]
     ) -> list[LayerProblem]:
         """One problem for every part of the consumer; nodes with the same weights are one."""
-        weights = [self._stacked(matrix) for matrix in self.linear_map.matrices()]
+        weights = self.matrices(self.linear_map.weight.values, self.linear_map.bias_vector())
         parts = len(weights)
-        biases = np.split(self.linear_map.bias_vector(), parts)
         channels = self.linear_map.read(self.channels)
-        windows = [sharer.window for sharer in self.linear_map.sharers]
         seen = self._sum(fit)
         grams, tune_grams = seen.mean(), self._sum(tune).mean()
         if self.linear_map.upsampling > 1:
@@ -66,17 +64,33 @@ class ConsumerView:
         return [
             LayerProblem(
                 name=self.name if parts == 1 else f"{self.name}[{part}]",
-                weight=np.column_stack([weights[part], self._stacked_bias(biases[part])]),
+                weight=weights[part],
                 gram=grams[part],
                 tune_gram=tune_grams[part],
                 channels=channels[part],
-                taps=weights[part].shape[1] // channels[part].size,
+                taps=(weights[part].shape[1] - 1) // channels[part].size,
                 rows=seen.rows,
-                zero_padded=self.linear_map.transposed
-                or any(window is not None and window.padded for window in windows),
+                zero_padded=self.zero_padded,
             )
             for part in range(parts)
         ]
+
+    def matrices(self, weight: Array, bias: Vector) -> list[Matrix]:
+        """A weight tensor, inputs sliced or not, and a bias as the parts' problems have them.
+
+        Returns:
+            Arrays of shape (outputs, features + 1), the bias last.
+        """
+        found = [self._stacked(matrix) for matrix in self.linear_map.matrices(weight)]
+        biases = np.split(bias, len(found))
+        columns = zip(found, map(self._stacked_bias, biases), strict=True)
+        return [np.column_stack(pair) for pair in columns]
+
+    @property
+    def zero_padded(self) -> bool:
+        """Whether some features read padding."""
+        windows = [sharer.window for sharer in self.linear_map.sharers]
+        return self.linear_map.transposed or any(w is not None and w.padded for w in windows)
 
     def _sum(self, grams: Mapping[FeatureSpec, Gram]) -> Gram:
         first = grams[self.specs[0]]
@@ -140,11 +154,15 @@ class ConsumerView:
         return spread.reshape(-1)
 
 
+def readers_of(groups: Sequence[ChannelGroup]) -> set[str]:
+    """The consumers that read channels of these groups."""
+    return {name for group in groups for name in group.consumers}
+
+
 def consumer_views(
-    network: Network, groups: Sequence[ChannelGroup], max_features: int = MAX_FEATURES
+    network: Network, wanted: Collection[str], max_features: int = MAX_FEATURES
 ) -> dict[str, ConsumerView]:
-    """A view of every consumer that reads channels of these groups."""
-    wanted = {name for group in groups for name in group.consumers}
+    """Views of these consumers, in the network's order."""
     views = {}
     for name, linear_map in network.consumers.items():
         channels = network.channels(linear_map.x, linear_map.x_axis)

@@ -15,7 +15,7 @@ from onnxprune.arrays import IndexArray, Matrix, Vector
 from onnxprune.linalg import factor, solve_right
 from onnxprune.plan import LayerProblem
 from onnxprune.recovery import NoRecovery, Solution, channel_mix, equations, features_of
-from onnxprune.yardstick import target_weight, yardstick
+from onnxprune.yardstick import fit_yardstick, tune_yardstick
 
 
 def channel_gram(problem: LayerProblem) -> Matrix:
@@ -54,11 +54,10 @@ def solution(
     problem: LayerProblem, keep: IndexArray, weight: Matrix, bias: Vector, label: str
 ) -> Solution:
     """Weights of shape (outputs, kept features) and bias with their errors on both Grams."""
-    target = target_weight(problem.weight, problem.gram, problem.cross)
     features = features_of(keep, problem.taps)
     error, tune_error = (
-        yardstick(target, gram).error(features, weight, bias)
-        for gram in (problem.gram, problem.tune_gram)
+        measure(problem).error(features, weight, bias)
+        for measure in (fit_yardstick, tune_yardstick)
     )
     return Solution(weight, bias, error, tune_error, label)
 

@@ -32,7 +32,7 @@ from onnxprune.linalg import (
     try_factor,
 )
 from onnxprune.plan import LayerProblem
-from onnxprune.yardstick import target_weight, yardstick
+from onnxprune.yardstick import fit_yardstick, tune_yardstick
 
 RIDGES = (1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1)
 """Ridges relative to each feature's variance; the small end serves exact redundancy."""
@@ -167,10 +167,9 @@ class NoRecovery:
         """Slices the consumer."""
         features = features_of(keep, problem.taps)
         weight, bias = problem.weight[:, features].copy(), problem.weight[:, -1].copy()
-        target = target_weight(problem.weight, problem.gram, problem.cross)
         error, tune_error = (
-            yardstick(target, gram).error(features, weight, bias)
-            for gram in (problem.gram, problem.tune_gram)
+            measure(problem).error(features, weight, bias)
+            for measure in (fit_yardstick, tune_yardstick)
         )
         return Solution(weight, bias, error, tune_error, "slice, same bias")
 
@@ -228,21 +227,19 @@ class LeastSquares:
             return NoRecovery().solve(problem, keep)
         features = features_of(keep, problem.taps)
         system = equations(problem, features)
-        target = target_weight(problem.weight, problem.gram, problem.cross)
-        tune = yardstick(target, problem.tune_gram)
+        tune = tune_yardstick(problem)
 
         def trial(weight: Matrix, label: str) -> Trial:
             return Trial(weight, tune.error(features, weight, system.bias(weight)), label)
 
-        trials = [
-            trial(problem.weight[:, features], "slice"),
-            trial(channel_mix(problem, keep), "channel mix"),
-        ]
+        trials = [trial(problem.weight[:, features], "slice")]
+        if len(keep) < len(problem.channels):
+            trials.append(trial(channel_mix(problem, keep), "channel mix"))
         if len(keep):
             trials += self._ridge_search(system, trials, trial)
         best = min(trials, key=lambda found: found.tune_error)
         bias = system.bias(best.weight)
-        error = yardstick(target, problem.gram).error(features, best.weight, bias)
+        error = fit_yardstick(problem).error(features, best.weight, bias)
         return Solution(best.weight, bias, error, best.tune_error, best.label)
 
     def _ridge_search(

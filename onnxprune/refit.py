@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from onnxprune.arrays import Array
@@ -16,6 +17,26 @@ from onnxprune.recovery import Recovery, Solution
 NO_CONTRACTIONS: Mapping[str, ContractionView] = MappingProxyType({})
 
 
+@dataclass(frozen=True)
+class Prior:
+    """What one-shot recovery makes of a network, each consumer on the original's activations.
+
+    Attributes:
+        weights: of the consumers that lose inputs, and of the projections that take places over.
+        targets: weights with all inputs that make the outputs such a projection has now; all
+            other consumers still have their own.
+        masks: for the products of two activations that lose places.
+        alive: which network-wide channels survive, shape (channels,).
+        solutions: of every part of the consumers and products.
+    """
+
+    weights: Weights
+    targets: Mapping[str, tuple[Array, Array]]
+    masks: Mapping[str, Array]
+    alive: Array
+    solutions: dict[str, list[Solution]]
+
+
 def refit(
     views: Mapping[str, ConsumerView],
     layers: Mapping[str, Sequence[LayerProblem]],
@@ -24,7 +45,7 @@ def refit(
     contractions: Mapping[str, ContractionView] = NO_CONTRACTIONS,
     *,
     progress: bool = False,
-) -> tuple[Weights, dict[str, list[Solution]]]:
+) -> Prior:
     """Solve every consumer that reads a channel which does not survive.
 
     So are the products of two activations that lose places: the projection of one factor takes
@@ -38,10 +59,10 @@ def refit(
         contractions: the products.
         progress: whether to show a bar.
 
-    Returns:
-        The weights, and the solutions of every part they were made from.
     """
-    arrays, solutions = {}, {}
+    arrays: dict[str, tuple[Array, Array]] = {}
+    targets: dict[str, tuple[Array, Array]] = {}
+    solutions = {}
     for name in shown(views, "recovering weights", progress=progress):
         view = views[name]
         if not view.is_cut(alive):
@@ -57,13 +78,17 @@ def refit(
         if product.fold is not None and product.is_cut(alive):
             fold, keeps = product.fold, product.fold.keep(alive)
             heads = {head: recovery.solve(layers[name][head], own) for head, own in keeps.items()}
-            sliced = arrays.get(fold.linear_map.name) or _as_it_is(fold.linear_map)
-            arrays[fold.linear_map.name] = fold.written(layers[name], heads, keeps, sliced)
+            own = fold.linear_map.name
+            for made in (arrays, targets):
+                before = made.get(own) or as_it_is(fold.linear_map)
+                made[own] = fold.written(layers[name], heads, keeps, before)
             solutions[name] = list(heads.values())
-    return Weights(arrays), solutions
+    cut = {name: product for name, product in contractions.items() if product.is_cut(alive)}
+    masks = {name: product.mask(alive) for name, product in cut.items()}
+    return Prior(Weights(arrays), targets, masks, alive, solutions)
 
 
-def _as_it_is(linear_map: LinearMap) -> tuple[Array, Array]:
+def as_it_is(linear_map: LinearMap) -> tuple[Array, Array]:
     """The weight and bias of a map that keeps its inputs."""
     weight = linear_map.weight.values
     return weight, linear_map.bias_vector().astype(weight.dtype)

@@ -46,9 +46,8 @@ def try_counts(
 ) -> list[OutputDistance]:
     """Distances of the outputs when the groups keep these counts, consumers recovered quickly."""
     alive = study.survivors(study.keeps(counts))
-    weights, _ = refit(study.views, study.layers, alive, study.trial_recovery, study.contractions)
-    masks = {name: view.mask(alive) for name, view in study.contractions.items()}
-    return network.distances(padded(study.views, weights, alive), masks)
+    tried = refit(study.views, study.layers, alive, study.trial_recovery, study.contractions)
+    return network.distances(padded(study.views, tried.weights, alive), tried.masks)
 
 
 def trial_counts(allowed: IndexArray) -> list[int]:

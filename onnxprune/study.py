@@ -18,7 +18,13 @@ from onnxprune.linear_map import FeatureSpec
 from onnxprune.network import ChannelGroup, Network
 from onnxprune.options import Options
 from onnxprune.plan import GroupProblem, LayerProblem, Ranking, keep_of
-from onnxprune.problems import ConsumerView, consumer_views, group_problem, layer_problems
+from onnxprune.problems import (
+    ConsumerView,
+    consumer_views,
+    group_problem,
+    layer_problems,
+    readers_of,
+)
 from onnxprune.progress import shown
 from onnxprune.recovery import FixedRidge, LeastSquares, NoRecovery, Recovery
 from onnxprune.scope import Scope
@@ -106,7 +112,7 @@ def study(
 ) -> Study:
     """Collect the statistics of all consumers and rank every group's channels."""
     network, groups = scope.network, scope.groups
-    views = consumer_views(network, groups)
+    views = consumer_views(network, readers_of(groups))
     recovery = options.make_recovery()
     recover = not isinstance(recovery, NoRecovery)
     contractions = contraction_views(canonical, network, groups, recover=recover)

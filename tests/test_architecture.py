@@ -50,10 +50,12 @@ GRAPH_HALF = (
     "rewrite",
     "rules",
     "scatters",
+    "segments",
     "shape_hints",
     "shape_values",
     "shape_writing",
     "shuffles",
+    "stages",
     "stand_ins",
     "unpacking",
     "workbench",
@@ -68,7 +70,9 @@ STATISTICS = (
     "methods",
     "reconstruction",
     "recovery",
+    "regression",
     "scores",
+    "sequential",
     "statistics",
 )
 GRAPH_LIBRARIES = ("onnx", "onnx_graphsurgeon", "onnxruntime")

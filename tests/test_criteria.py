@@ -15,7 +15,7 @@ from onnxprune.criteria.balance import balanced_order
 from onnxprune.criteria.elimination import BlockElimination
 from onnxprune.criteria.reduction import feature_table
 from onnxprune.criteria.subspace import joint_channel_gram
-from onnxprune.plan import GroupProblem, LayerProblem, Ranking
+from onnxprune.plan import GroupProblem, LayerProblem, Ranking, Targets
 
 # the ridge of 1e-6 per feature against least squares on the samples themselves
 RIDGE = 2e-4
@@ -79,8 +79,8 @@ def layer(
     if noise:
         y = y + 3 * rng.standard_normal(y.shape) + np.sin(x[:, :1])
     gram = x.T @ x / rows
-    cross = y.T @ x / rows if noise else None
-    problem = LayerProblem(name, weight, gram, gram, channels, taps, rows, cross=cross)
+    given = Targets(y.T @ x / rows, float(np.sum(y**2)) / rows) if noise else None
+    problem = LayerProblem(name, weight, gram, gram, channels, taps, rows, False, given, given)
     return problem, Data(x, y)
 
 

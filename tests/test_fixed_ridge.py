@@ -9,6 +9,7 @@ import pytest
 from test_recovery import problem_of
 
 from onnxprune import recovery
+from onnxprune.plan import Targets
 from onnxprune.recovery import FixedRidge, LeastSquares, features_of
 
 KEEP = np.array([0, 2, 3, 5])
@@ -74,7 +75,7 @@ def test_keeping_nothing_leaves_the_mean():
 def test_other_targets_than_its_own_output():
     problem, x, _ = problem_of(taps=2)
     targets = np.random.default_rng(5).standard_normal((4, x.shape[1]))
-    problem = replace(problem, cross=targets @ problem.gram)
+    problem = replace(problem, targets=Targets(targets @ problem.gram, 1.0))
     found = FixedRidge(1e-3).solve(problem, KEEP)
     weight, bias = direct(problem, KEEP, 1e-3)
     np.testing.assert_allclose(found.weight, weight, atol=1e-8)

@@ -40,6 +40,9 @@ def test_what_is_said_overrides_the_method() -> None:
     options = Options(method="grail", criterion="snp", allocation="sensitivity", recovery=False)
     assert options.composition == Method("snp", "sensitivity", "none")
     assert options.make_recovery() == NoRecovery()
+    assert Options().composition.sequential
+    assert not Options(sequential=False).composition.sequential
+    assert not Options(recovery=False).composition.sequential
     own = Obs(damping=0.5)
     assert Options(method="grail", criterion=own).make_criterion() is own
     assert replace(Options(), method="l1").composition == METHODS["l1"]

@@ -131,7 +131,9 @@ def cut(known: Studied, share: float) -> tuple[onnx.ModelProto, Weights]:
     stages = known.study
     keeps = stages.keeps({g.name: max(1, int(share * g.size)) for g in stages.groups})
     alive = stages.survivors(keeps)
-    weights, _ = refit(stages.views, stages.layers, alive, stages.recovery, stages.contractions)
+    weights = refit(
+        stages.views, stages.layers, alive, stages.recovery, stages.contractions
+    ).weights
     return apply(known.model, known.plan(keeps), weights), weights
 
 

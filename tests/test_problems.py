@@ -23,6 +23,7 @@ from onnxprune.problems import (
     flattened,
     group_problem,
     layer_problems,
+    readers_of,
 )
 from onnxprune.recovery import FixedRidge
 from onnxprune.refit import refit
@@ -92,7 +93,7 @@ MODELS = {
 
 def views_of(model: onnx.ModelProto, max_features: int = 6000) -> dict[str, ConsumerView]:
     network = find_groups(canonicalise(model))
-    return consumer_views(network, network.groups, max_features)
+    return consumer_views(network, readers_of(network.groups), max_features)
 
 
 def problems_of(
@@ -220,7 +221,7 @@ def test_stacked_and_whole_solutions_of_a_redundant_layer_agree(model):
     found = []
     for max_features in (6000, 7):
         views = views_of(model, max_features)
-        weights, _ = refit(views, problems_of(model, views, 200), alive, FixedRidge(1e-9))
+        weights = refit(views, problems_of(model, views, 200), alive, FixedRidge(1e-9)).weights
         (name,) = views
         assert views[name].stack == (1 if max_features > 7 else 9)
         found.append(weights.arrays[name])
@@ -243,7 +244,7 @@ def recovered_output(model: onnx.ModelProto, alive: np.ndarray) -> tuple[np.ndar
     """What a network ending in one consumer computes, and with it refitted to some channels."""
     views = views_of(model)
     ((name, view),) = views.items()
-    weights, _ = refit(views, problems_of(model, views, 200), alive, FixedRidge(1e-9))
+    weights = refit(views, problems_of(model, views, 200), alive, FixedRidge(1e-9)).weights
     weight, bias = weights.arrays[name]
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
@@ -280,7 +281,7 @@ def test_a_transposed_convolution_with_strides_is_fitted_through_zero():
     views = views_of(model)
     ((name, view),) = views.items()
     alive = np.isin(np.arange(8), [0, 2, 3, 5, 7])
-    weights, _ = refit(views, problems_of(model, views, 100), alive, FixedRidge(1e-12))
+    weights = refit(views, problems_of(model, views, 100), alive, FixedRidge(1e-12)).weights
     canonical = canonicalise(model)
     canonical.graph.output.append(onnx.helper.make_empty_tensor_value_info("h"))
     (maps,) = Session(canonical).run(random_samples(model, 100), ["h"])
@@ -299,7 +300,7 @@ def test_the_stacked_solution_is_the_channel_mix():
     (name,) = views
     alive = np.isin(np.arange(8), [0, 2, 3, 5, 7])
     problems = problems_of(model, views, 100)
-    weights, _ = refit(views, problems, alive, FixedRidge(1e-12))
+    weights = refit(views, problems, alive, FixedRidge(1e-12)).weights
     canonical = canonicalise(model)
     h = views[name].linear_map.node.inputs[0].name
     canonical.graph.output.append(onnx.helper.make_empty_tensor_value_info(h))
@@ -341,7 +342,7 @@ def test_a_window_of_unknown_place_is_stacked_too():
     network = find_groups(canonicalise(model))
     (name,) = network.groups[0].consumers
     network.consumers[name] = replace(network.consumers[name], window=None)
-    view = consumer_views(network, network.groups)[name]
+    view = consumer_views(network, readers_of(network.groups))[name]
     assert (view.stack, view.specs[0].window) == (9, None)
 
 
@@ -355,7 +356,7 @@ def branches() -> Network:
 
 def test_a_group_problem_holds_its_readers_and_makers():
     network = branches()
-    views = consumer_views(network, network.groups)
+    views = consumer_views(network, readers_of(network.groups))
     (name,) = views
     problem = LayerProblem(
         name, np.zeros((4, 73)), np.eye(73), np.eye(73), views[name].channels, 9, 100
@@ -385,4 +386,4 @@ def test_a_unit_that_several_rows_make_has_all_their_weights():
 def test_views_are_of_the_readers_of_the_chosen_groups_alone():
     network = find_groups(canonicalise(MODELS["Conv grouped"]))
     for group in network.groups:
-        assert set(consumer_views(network, [group])) == set(group.consumers)
+        assert set(consumer_views(network, readers_of([group]))) == set(group.consumers)

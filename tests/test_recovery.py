@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from onnxprune.linalg import pivoted_ldl
 from onnxprune.methods import RECOVERIES
-from onnxprune.plan import LayerProblem
+from onnxprune.plan import LayerProblem, Targets
 from onnxprune.recovery import (
     LeastSquares,
     NoRecovery,
@@ -161,20 +161,21 @@ def test_exact_redundancy_is_lossless(taps):
 
 
 def test_given_targets_are_followed():
-    """With cross, the solution is the regression of the targets, not of W x."""
+    """With targets, the solution is the regression of the targets, not of W x."""
     problem, x, _ = problem_of(3, rows=3000)
     rng = np.random.default_rng(3)
     y = x @ problem.weight.T + x @ rng.standard_normal((x.shape[1], 4))
     y += 0.1 * rng.standard_normal(y.shape)
-    problem = replace(problem, cross=y.T @ x / len(x), tune_gram=problem.gram)
+    given = Targets(y.T @ x / len(x), float(np.mean(np.sum(y**2, axis=1))))
+    problem = replace(problem, targets=given, tune_targets=given, tune_gram=problem.gram)
     for keep in (np.array([0, 1, 4]), np.arange(6)):
         columns = np.append(features_of(keep, 2), x.shape[1] - 1)
         fit, *_ = np.linalg.lstsq(x[:, columns], y, rcond=None)
         found = LeastSquares().solve(problem, keep)
         got = x[:, columns] @ np.column_stack([found.weight, found.bias]).T
         best = np.sum((y - x[:, columns] @ fit) ** 2)
-        assert np.sum((y - got) ** 2) <= best * (1 + 1e-3)  # the ridge of the targets' own fit
-    np.testing.assert_allclose(found.error, 0.0, atol=1e-4)
+        assert np.sum((y - got) ** 2) <= best * (1 + 1e-6)
+        np.testing.assert_allclose(found.error, np.sum((y - got) ** 2) / len(x) / y.var(0).sum())
 
 
 def test_few_rows_choose_a_ridge_that_generalises():

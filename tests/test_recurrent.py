@@ -18,7 +18,7 @@ from onnxprune.groups import find_groups
 from onnxprune.linear_map import FeatureSpec
 from onnxprune.network import Network
 from onnxprune.plan import Weights
-from onnxprune.problems import consumer_views
+from onnxprune.problems import consumer_views, readers_of
 from onnxprune.recurrent_map import recurrent_maps
 from onnxprune.refit import refit
 from onnxprune.rewrite import apply
@@ -84,7 +84,7 @@ def test_both_ways_have_statistics_of_their_own() -> None:
 def test_a_layer_may_read_flattened_maps_channel_by_channel() -> None:
     """As those too wide for a Gram of all their entries are."""
     found = find_groups(canonicalise(MICRO_MODELS["LSTM behind a convolution"]()))
-    view = consumer_views(found, found.groups, max_features=6)["LSTM_3"]
+    view = consumer_views(found, readers_of(found.groups), max_features=6)["LSTM_3"]
     assert (view.stack, view.channels.size) == (4, 5)
     gram = Gram(1, 5)
     gram.add(np.eye(6)[None])
@@ -269,7 +269,7 @@ def test_units_that_repeat_others_are_recovered_exactly(
     known = studied(redundant(op, ways, **attributes), options=Options(criterion="l1"))
     keeps = {f"{op}_1": np.array([0, 1, 6, 7])}
     alive = known.network.survivors(keeps)
-    weights, _ = refit(known.study.views, known.study.layers, alive, known.study.recovery)
+    weights = refit(known.study.views, known.study.layers, alive, known.study.recovery).weights
     assert set(weights.arrays) == {f"{op}_1/recurrence", "MatMul_4"}
     feed = random_samples(known.model, 5, seed=1)
     wanted = Session(known.model, threads=1).run(feed)
@@ -283,7 +283,7 @@ def test_recovery_through_r_is_what_helps() -> None:
     known = studied(redundant("LSTM", 2), options=Options(criterion="l1"))
     keeps = {"LSTM_1": np.array([0, 1, 6, 7])}
     alive = known.network.survivors(keeps)
-    weights, _ = refit(known.study.views, known.study.layers, alive, known.study.recovery)
+    weights = refit(known.study.views, known.study.layers, alive, known.study.recovery).weights
     readers = Weights({k: v for k, v in weights.arrays.items() if k == "MatMul_4"})
     feed = random_samples(known.model, 5, seed=1)
     wanted = Session(known.model, threads=1).run(feed)

@@ -75,7 +75,9 @@ def test_a_trial_is_at_the_distance_of_the_cut_network(name):
     keeps = half(known)
     alive = known.study.survivors(keeps)
     stages = known.study
-    weights, _ = refit(stages.views, stages.layers, alive, stages.recovery, stages.contractions)
+    weights = refit(
+        stages.views, stages.layers, alive, stages.recovery, stages.contractions
+    ).weights
     pruned = apply(known.model, known.plan(keeps), weights)
     wanted = compare(known.model, pruned, known.batches(), QUIET)
     trials = TrialNetwork(known.study.canonical, known.batches(), QUIET)
@@ -123,7 +125,7 @@ def test_trials_do_not_disturb_each_other():
     known = studied(MODELS["residual"])
     trials = TrialNetwork(known.study.canonical, known.batches(), QUIET)
     alive = known.study.survivors(half(known))
-    weights, _ = refit(known.study.views, known.study.layers, alive, known.study.recovery)
+    weights = refit(known.study.views, known.study.layers, alive, known.study.recovery).weights
     replaced = padded(known.study.views, weights, alive)
     first = figures(trials.distances(replaced))
     assert trials.distances({})[0].relative_error == 0

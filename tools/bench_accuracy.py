@@ -219,7 +219,9 @@ class Bench:
         sizes = {group.name: group.size for group in known.groups}
         edits = [Keep(n, tuple(k.tolist()), sizes[n]) for n, k in keeps.items()]
         alive = known.survivors(keeps)
-        weights, _ = refit(known.views, known.layers, alive, known.recovery, known.contractions)
+        weights = refit(
+            known.views, known.layers, alive, known.recovery, known.contractions
+        ).weights
         return apply(self.model, Plan(digest(self.model), tuple(edits)), weights)
 
     def row(self, known: Study, counts: dict[str, int], pruned: onnx.ModelProto) -> dict[str, Any]:

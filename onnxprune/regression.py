@@ -1,0 +1,203 @@
+"""Regressions of a consumer's targets on what it reads in the pruned network, one per part.
+
+The features x' are the kept entries of the pruned network's activation, the targets y what the
+consumer made in the original network, and what is missing at the residual join behind it:
+
+    y = W x + b + (skip - skip')
+
+with x and skip from the original network and skip' from the pruned one, at the same positions of
+the same samples (asymmetric reconstruction, arXiv 1505.06798; the skip term is derived here).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.arrays import Array, IndexArray, Matrix
+from onnxprune.host_gram import feature_rows
+from onnxprune.linear_map import FeatureSpec
+from onnxprune.plan import LayerProblem, Targets
+from onnxprune.problems import ConsumerView
+from onnxprune.sampling import GramRequest
+from onnxprune.scores import about_zero
+
+
+@dataclass
+class Moments:
+    """Accumulator: sums over rows, the constant 1 last in x'.
+
+    Attributes:
+        gram: of x' x'^T, shape (parts, kept features + 1, kept features + 1).
+        cross: of y x'^T, shape (parts, outputs, kept features + 1).
+        second: of |y|^2, shape (parts,).
+    """
+
+    gram: NDArray[np.float64]
+    cross: NDArray[np.float64]
+    second: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, x: Array, y: Array) -> Moments:
+        """The moments of rows of shapes (parts, rows, features) and (parts, rows, outputs)."""
+        ones = np.ones((*x.shape[:2], 1), x.dtype)
+        x = np.concatenate([x, ones], axis=2)
+        second = np.einsum("prn,prn->p", y, y, dtype=np.float64)
+        return cls(
+            (x.transpose(0, 2, 1) @ x).astype(np.float64),
+            (y.transpose(0, 2, 1) @ x).astype(np.float64),
+            second,
+        )
+
+    def add(self, other: Moments) -> Moments:
+        """Adds what other rows have summed to."""
+        self.gram += other.gram
+        self.cross += other.cross
+        self.second += other.second
+        return self
+
+    @property
+    def rows(self) -> int:
+        """How many rows there were."""
+        return round(float(self.gram[0, -1, -1]))
+
+    def mean(self) -> Moments:
+        """The moments of one row; Grams exactly symmetric."""
+        gram = (self.gram + self.gram.transpose(0, 2, 1)) / (2 * self.rows)
+        return Moments(gram, self.cross / self.rows, self.second / self.rows)
+
+
+@dataclass(frozen=True)
+class Regression:
+    """How one consumer's rows are taken, and what they are regressed on.
+
+    Attributes:
+        view: the consumer.
+        entries: entries of the axis it reads that survive, shape (kept entries,).
+        keep: for every part the entries of its problem that survive.
+        target: W and b of the targets, for every part shape (outputs, features + 1).
+        prior: weights of the kept features to start from, shape (outputs, kept features + 1).
+        makes_own: whether ``target`` holds the consumer's own weights.
+    """
+
+    view: ConsumerView
+    entries: IndexArray
+    keep: list[IndexArray]
+    target: Array
+    prior: list[Matrix]
+    makes_own: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        view: ConsumerView,
+        alive: Array,
+        target: tuple[Array, Array],
+        prior: tuple[Array, Array],
+        *,
+        makes_own: bool = True,
+    ) -> Regression:
+        """The regression of a consumer.
+
+        Args:
+            view: the consumer.
+            alive: which network-wide channels survive, shape (channels,).
+            target: weight tensor and bias that make the targets of the original's activation.
+            prior: weight tensor with the kept inputs only, and bias.
+            makes_own: whether ``target`` is the consumer's own.
+        """
+        kept = view.kept_inputs(alive)
+        width = view.linear_map.inputs // view.linear_map.groups
+        entries = np.concatenate([part + i * width for i, part in enumerate(kept)])
+        made = np.stack(view.matrices(*target)).astype(np.float32)
+        return cls(view, entries, view.keep(alive), made, view.matrices(*prior), makes_own)
+
+    def target_rows(self, request: GramRequest, x: Array, uniforms: NDArray[np.float32]) -> Array:
+        """The targets W x + b of one batch, shape (parts, rows, outputs).
+
+        Args:
+            request: which rows of x.
+            x: what the consumer reads in the original network.
+            uniforms: the shard's numbers.
+        """
+        original = feature_rows(request, x, uniforms).astype(np.float32)
+        y: Array = original @ self.target[:, :, :-1].transpose(0, 2, 1)
+        return y if self._about_zero else y + self.target[:, None, :, -1]
+
+    def moments(
+        self, request: GramRequest, pruned_x: Array, y: Array, uniforms: NDArray[np.float32]
+    ) -> Moments:
+        """The moments of one batch.
+
+        Args:
+            request: which rows of x.
+            pruned_x: what the consumer reads in the pruned network, at full size.
+            y: the targets, shape (parts, rows, outputs).
+            uniforms: the shard's numbers.
+        """
+        axis = request.spec.axis
+        kept_x = np.take(pruned_x, self.entries, axis=axis)
+        narrow = replace(request, extent=kept_x.shape[axis])
+        return Moments.of(feature_rows(narrow, kept_x, uniforms).astype(np.float32), y)
+
+    def missing_rows(
+        self, request: GramRequest, missing: Array, uniforms: NDArray[np.float32]
+    ) -> Array:
+        """What is missing at the rows' positions, shape (parts, rows, outputs).
+
+        Args:
+            request: which rows of x.
+            missing: what the pruned network lacks at a join behind, of the shape of the output.
+            uniforms: the shard's numbers.
+        """
+        linear_map = self.view.linear_map
+        spec = FeatureSpec(
+            linear_map.y.name, missing.ndim, linear_map.y_axis, parts=linear_map.groups
+        )
+        wanted = GramRequest(spec, missing.shape[linear_map.y_axis], request.points)
+        return feature_rows(wanted, missing, uniforms).astype(np.float32)
+
+    def problems(self, fit: Moments, tune: Moments) -> list[LayerProblem]:
+        """A problem for every part, whose entries are all kept."""
+        rows = fit.rows
+        fit, tune = (self._complete(moments.mean()) for moments in (fit, tune))
+        channels = self.view.linear_map.read(self.view.channels)
+        return [
+            LayerProblem(
+                name=self.view.name,
+                weight=self.prior[part],
+                gram=fit.gram[part],
+                tune_gram=tune.gram[part],
+                channels=channels[part][keep],
+                taps=(self.prior[part].shape[1] - 1) // max(keep.size, 1),
+                rows=rows,
+                zero_padded=self.view.zero_padded,
+                targets=Targets(fit.cross[part], float(fit.second[part])),
+                tune_targets=Targets(tune.cross[part], float(tune.second[part])),
+            )
+            for part, keep in enumerate(self.keep)
+        ]
+
+    @property
+    def _about_zero(self) -> bool:
+        """Whether one bias cannot take over means, as behind a transposed convolution."""
+        return self.view.linear_map.upsampling > 1
+
+    def _complete(self, moments: Moments) -> Moments:
+        """Moments as if features had mean zero, where the bias must stay what it is."""
+        if not self._about_zero:
+            return moments
+        bias = self.target[:, :, -1].astype(np.float64)
+        cross = moments.cross.copy()
+        cross[:, :, -1] = bias
+        second = moments.second + np.einsum("po,po->p", bias, bias)
+        return Moments(about_zero(moments.gram), cross, second)
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether every row of targets is one position of the output."""
+        linear_map, stacked = self.view.linear_map, self.view.stack > 1
+        unseen = linear_map.taps > 1 and self.view.specs[0].window is None
+        return not stacked and not unseen and not linear_map.transposed

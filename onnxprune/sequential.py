@@ -1,0 +1,193 @@
+"""Refitting consumers in order, each on what the pruned network really feeds it.
+
+One-shot recovery solves every consumer on the original's activations. In the pruned network the
+inputs are not those any more: errors of all layers before add up. Here the original network and
+pruned ones (at full size, see ``full_size``) advance side by side; at each stage its consumers are
+solved against the original's outputs, and the pruned networks go on with their new weights.
+Consumers that lose no inputs but see changed ones are solved as well. At the end the outputs are
+compared: several plans at once are trials, each of which costs what lies behind its first cut.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnxprune.arrays import Array
+from onnxprune.comparison import OutputDistance
+from onnxprune.executor import Executor
+from onnxprune.extract import known_shapes
+from onnxprune.full_size import FullSize
+from onnxprune.plan import Weights
+from onnxprune.problems import ConsumerView, consumer_views
+from onnxprune.recovery import Recovery, Solution
+from onnxprune.refit import Prior, as_it_is, padded
+from onnxprune.regression import Regression
+from onnxprune.runtime import Provider
+from onnxprune.sampling import request_for
+from onnxprune.side_by_side import Key, SideBySide
+from onnxprune.stage_rows import FIT, StageRows, Sums
+from onnxprune.stages import Stage, downstream, stages_of
+from onnxprune.statistics import ROWS_PER_FEATURE
+from onnxprune.study import Batches, Study
+from onnxprune.tensor_store import TensorStore
+from onnxprune.variant_distances import VariantDistances
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """One plan after its sequential refit.
+
+    Attributes:
+        weights: of all consumers that lose inputs or see changed ones.
+        solutions: consumer -> how its parts were solved, where they were solved here.
+        distances: from the original's, of every numeric output on the samples to tune on.
+    """
+
+    weights: Weights
+    solutions: dict[str, list[Solution]]
+    distances: list[OutputDistance]
+
+
+def refit_in_order(
+    study: Study,
+    priors: Sequence[Prior],
+    recovery: Recovery,
+    fit: Batches,
+    tune: Batches,
+    executor: Executor,
+    *,
+    choose_on_tune: bool = True,
+    seed: int = 0,
+    provider: Provider = "cpu",
+    max_memory: int | None = None,
+) -> list[Refitted]:
+    """Solve the consumers of pruned networks in execution order.
+
+    Args:
+        study: the network.
+        priors: for every plan what its refit starts from.
+        recovery: how a consumer is solved.
+        fit: samples to fit on.
+        tune: samples the outputs are compared on.
+        executor: where batches run.
+        choose_on_tune: whether the recovery chooses something on the samples to tune on.
+        seed: of the drawn positions.
+        provider: where the networks run.
+        max_memory: bytes of activations to hold in memory; more go to files. None for no limit.
+
+    Returns:
+        For every plan its refit.
+    """
+    full = FullSize.of(study.canonical)
+    plans = [_Plan.of(study, full, prior) for prior in priors]
+    stages = stages_of(full.model, study.network, {n for plan in plans for n in plan.changes})
+    views = consumer_views(study.network, {site.name for s in stages for site in s.sites})
+    compared = VariantDistances.of(full.model, next(iter(tune)), len(fit), len(plans))
+    store: TensorStore[Key]
+    with TensorStore(max_memory) as store:
+        networks = SideBySide(
+            full.model,
+            [*(stage.cut for stage in stages), len(full.model.graph.node)],
+            [*(stage.wanted for stage in stages), set(compared.outputs)],
+            itertools.chain(fit, tune),
+            [plan.changes for plan in plans],
+            store,
+            executor,
+            provider,
+        )
+        sets = (fit, tune) if choose_on_tune else (fit,)
+        for number, stage in enumerate(stages):
+            rows = _rows(stage, study, views, plans, sets, seed)
+            sums: Sums = {}
+            label = f"refitting, stage {number + 1} of {len(stages)}"
+            sums = networks.advance(rows.of_batch, rows.add, sums, label=label)
+            for (variant, name), moments in sums.items():
+                problems = rows.regressions[variant, name].problems(moments[FIT], moments[-1])
+                solved = [recovery.solve(p, np.arange(len(p.channels))) for p in problems]
+                networks.change(variant, plans[variant].take(views[name], solved, full))
+        networks.advance(compared.of_batch, compared.add, None, label="comparing outputs")
+    return [
+        Refitted(Weights(plan.weights), plan.solutions, compared.distances(variant))
+        for variant, plan in enumerate(plans)
+    ]
+
+
+@dataclass
+class _Plan:
+    """Accumulator: what has become of one plan.
+
+    Attributes:
+        prior: what its refit starts from.
+        weights: of its consumers, as far as they are solved.
+        changes: what initializers of the full-size network hold instead of their own.
+        moved: the tensors that depend on the cuts.
+        solutions: consumer -> how its parts were solved.
+    """
+
+    prior: Prior
+    weights: dict[str, tuple[Array, Array]]
+    changes: dict[str, Array]
+    moved: set[str]
+    solutions: dict[str, list[Solution]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, study: Study, full: FullSize, prior: Prior) -> _Plan:
+        """A plan before its refit."""
+        widened = padded(study.views, prior.weights, prior.alive)
+        changes = full.replaced(widened, prior.masks)
+        moved = downstream(full.model, changes)
+        return cls(prior, dict(prior.weights.arrays), changes, moved)
+
+    def take(self, view: ConsumerView, solved: list[Solution], full: FullSize) -> dict[str, Array]:
+        """Takes over the solution of a consumer; returns what initializers hold now."""
+        weight = view.weight_tensor([solution.weight for solution in solved])
+        bias = view.bias_tensor([solution.bias for solution in solved])
+        self.weights[view.name] = weight, bias
+        self.solutions[view.name] = solved
+        new = padded({view.name: view}, Weights({view.name: (weight, bias)}), self.prior.alive)
+        values = full.replaced(new, before=self.changes)
+        self.changes |= values
+        return values
+
+    def regression(self, view: ConsumerView) -> Regression:
+        """What a consumer is regressed on."""
+        own = as_it_is(view.linear_map)
+        start = self.weights.get(view.name, own)
+        mixed = self.prior.targets.get(view.name)
+        return Regression.of(view, self.prior.alive, mixed or own, start, makes_own=mixed is None)
+
+
+def _rows(
+    stage: Stage,
+    study: Study,
+    views: Mapping[str, ConsumerView],
+    plans: Sequence[_Plan],
+    sets: Sequence[Batches],
+    seed: int,
+) -> StageRows:
+    """How the consumers of a stage are seen."""
+    shapes = known_shapes(study.canonical, {site.x for site in stage.sites})
+    requests = {
+        site.name: [
+            request_for(
+                views[site.name].specs[0],
+                shapes[site.x],
+                samples=batches.indices.size,
+                batch=batches.size,
+                rows_per_feature=ROWS_PER_FEATURE,
+            )
+            for batches in sets
+        ]
+        for site in stage.sites
+    }
+    regressions = {
+        (variant, site.name): plan.regression(views[site.name])
+        for site in stage.sites
+        for variant, plan in enumerate(plans)
+        if not plan.moved.isdisjoint((site.x, *site.skips))
+    }
+    return StageRows(stage.sites, regressions, requests, len(sets[FIT]), seed)
