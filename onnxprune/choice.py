@@ -1,25 +1,28 @@
-"""How many channels every group keeps: under the user's targets, or as few as is safe."""
+"""How many channels every group keeps: under bounds on costs, or as few as the damage allows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from onnxprune.allocation import ALLOCATIONS, Bound, GroupChoice, PowerLaw
+from onnxprune.arrays import IndexArray, Vector
+from onnxprune.criteria import unexplained_variance
 from onnxprune.errors import TargetError
 from onnxprune.executor import Executor
+from onnxprune.gauges import Gauge, gauges_of
+from onnxprune.metric import Metric
 from onnxprune.options import Options
+from onnxprune.problems import group_problem
 from onnxprune.progress import shown
-from onnxprune.sensitivity import LEVELS, measure_sensitivity, try_counts
+from onnxprune.sensitivity import LEVELS, measure_sensitivity
 from onnxprune.study import Batches, Study
+from onnxprune.target import Target
 from onnxprune.trials import TrialNetwork
 
-SAFE_ERROR = 0.1
-"""Without a target: relative error of the outputs, on samples not fitted on, that is accepted."""
-
 SEARCH_STEPS = 7
-"""Bisection steps over the fraction of MACs kept when there is no target: under 1 % apart."""
+"""Bisection steps over the fraction of MACs kept under targets on damage: within 1 %."""
 
 TRIAL_PASSES = 4
 """Times the calibration set all trials together may run through the network."""
@@ -69,43 +72,105 @@ class Chooser:
             return {}
         return measure_sensitivity(self.study, self.trials, progress=self.options.progress)
 
-    def choose(self, bounds: Sequence[Bound], macs: Bound) -> Choice:
-        """Kept counts for all groups.
+    @cached_property
+    def unexplained(self) -> Mapping[str, Vector]:
+        """Group name -> what counts leave unexplained, where the allocation asks for it."""
+        return unexplained_of(self.study) if self.options.composition.allocation == "cumvar" else {}
+
+    def gauges(self, targets: Sequence[Target], metric: Metric | None) -> list[Gauge]:
+        """What trials say of targets on damage."""
+        return gauges_of(targets, self.study, lambda: self.trials, metric)
+
+    def under(
+        self, bounds: Sequence[Bound], allowed: Mapping[str, IndexArray] | None = None
+    ) -> Choice:
+        """The counts under bounds on costs that do least damage.
 
         Args:
-            bounds: the targets; none for the largest pruning that is safe.
-            macs: a bound on MACs, whose limit is searched where there are no targets.
+            bounds: the bounds.
+            allowed: group name -> the counts to choose among; None for all that are allowed.
 
         Raises:
-            TargetError: the targets cannot be reached, or nothing can be pruned safely.
+            TargetError: the bounds cannot be reached.
         """
-        if bounds:
-            return Choice(self._allocate(bounds), self.laws)
+        known = self.study if allowed is None else replace(self.study, allowed=allowed)
+        allocation, unexplained = self.options.composition.allocation, self.unexplained
+        return Choice(allocate(known, bounds, allocation, self.laws, unexplained), self.laws)
 
-        def within(fraction: float) -> dict[str, int]:
-            return self._allocate([replace(macs, limit=fraction * macs.full)])
+    def least(self, macs: Bound) -> float:
+        """The smallest fraction of the MACs that the groups' allowed counts can reach.
 
-        least = _least_fraction(self.study, macs)
+        Raises:
+            TargetError: no group may lose a channel.
+        """
+        return _least_fraction(self.study, macs)
+
+    def at(self, fraction: float, macs: Bound) -> Choice:
+        """The counts with so much of the MACs that do least damage.
+
+        Raises:
+            TargetError: there are no counts with so few.
+        """
+        return self.under([replace(macs, limit=fraction * macs.full)])
+
+    def within(
+        self, gauges: Sequence[Gauge], macs: Bound, low: float, high: float
+    ) -> tuple[float, Choice] | None:
+        """The smallest fraction of the MACs whose trial stays within limits on damage.
+
+        Args:
+            gauges: the limits.
+            macs: the MACs.
+            low: a fraction that is too small.
+            high: a fraction that is large enough; what is found is smaller.
+
+        Returns:
+            The fraction and its counts; None if no fraction that was tried stays within.
+        """
+        best: tuple[float, Choice] | None = None
         progress = self.options.progress
-        safe = _largest_safe(self.study, self.trials, within, least, progress=progress)
-        return Choice(safe, self.laws)
-
-    def _allocate(self, bounds: Sequence[Bound]) -> dict[str, int]:
-        return allocate(self.study, bounds, self.options.composition.allocation, self.laws)
+        for _ in shown(range(SEARCH_STEPS), "searching the largest pruning", progress=progress):
+            fraction = (low + high) / 2
+            choice = self.at(fraction, macs)
+            if all(gauge.holds(choice.counts) for gauge in gauges):
+                best, high = (fraction, choice), fraction
+            else:
+                low = fraction
+        return best
 
 
 def allocate(
-    study: Study, bounds: Sequence[Bound], allocation: str, laws: Mapping[str, PowerLaw]
+    study: Study,
+    bounds: Sequence[Bound],
+    allocation: str,
+    laws: Mapping[str, PowerLaw],
+    unexplained: Mapping[str, Vector] | None = None,
 ) -> dict[str, int]:
     """Group name -> kept count under the bounds.
+
+    Args:
+        study: the network and its rankings.
+        bounds: the bounds.
+        allocation: name of an allocation.
+        laws: group name -> its damage law, where it was measured.
+        unexplained: as ``unexplained_of`` returns it, to save work; only ``cumvar`` needs it.
 
     Raises:
         TargetError: the bounds cannot be reached.
     """
     choices = [_group_choice(study, group.name, laws) for group in study.groups]
+    if allocation == "cumvar":
+        curves = unexplained or unexplained_of(study)
+        choices = [replace(c, unexplained=curves[c.name][c.allowed]) for c in choices]
     inner = [study.restricted(bound) for bound in bounds]
     counts = ALLOCATIONS[allocation].allocate(choices, inner)
     return {group.name: int(n) for group, n in zip(study.groups, counts, strict=True)}
+
+
+def unexplained_of(study: Study) -> dict[str, Vector]:
+    """Group name -> share of its channels' second moment that each count leaves unexplained."""
+    problems = (group_problem(group, study.network, study.layers) for group in study.groups)
+    return {p.name: unexplained_variance(p, study.rankings[p.name].order) for p in problems}
 
 
 def trial_network(
@@ -135,30 +200,3 @@ def _least_fraction(study: Study, macs: Bound) -> float:
             "groups"
         )
     return least
-
-
-def _largest_safe(
-    study: Study,
-    trials: TrialNetwork,
-    within: Callable[[float], dict[str, int]],
-    least: float,
-    *,
-    progress: bool = False,
-) -> dict[str, int]:
-    """The counts within the smallest fraction of MACs, from ``least`` on, that is safe."""
-    best: dict[str, int] | None = None
-    low, high = least, 1.0
-    for _ in shown(range(SEARCH_STEPS), "searching the largest safe pruning", progress=progress):
-        fraction = (low + high) / 2
-        counts = within(fraction)
-        distances = try_counts(study, trials, counts)
-        if max(distance.relative_error for distance in distances) <= SAFE_ERROR:
-            best, high = counts, fraction
-        else:
-            low = fraction
-    if best is None:
-        raise TargetError(
-            "no pruning keeps the outputs' relative error on calibration samples under "
-            f"{SAFE_ERROR:g}; give a --target to accept more, or more calibration samples"
-        )
-    return best

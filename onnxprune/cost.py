@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxprune.arrays import Array, Matrix, Vector
+from onnxprune.arrays import Array, IndexArray, Matrix, Vector
 from onnxprune.concrete import concrete
 from onnxprune.counts import AxisCounter, Product, expand
+from onnxprune.groups import find_groups
 from onnxprune.mac_terms import LINEAR_OPS, MacTerms
 from onnxprune.network import Network
+
+BFLOAT16_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,9 @@ class Multilinear:
 
     def __call__(self, counts: Array) -> Vector:
         """The cost at kept counts of shape (..., groups), shape (...)."""
-        factors = self.constants + np.einsum(
-            "...g,tfg->...tf", np.asarray(counts, np.float64), self.slopes, optimize=True
-        )
+        counts = np.asarray(counts, np.float64)
+        changes = counts @ self.slopes.reshape(self.constants.size, counts.shape[-1]).T
+        factors = self.constants + changes.reshape(*counts.shape[:-1], *self.constants.shape)
         total: Vector = factors.prod(axis=-1).sum(axis=-1)
         return total
 
@@ -42,6 +45,10 @@ class Multilinear:
         first = np.ones_like(self.constants)
         first[:, :1] = factor
         return Multilinear(self.constants * first, self.slopes * first[..., None])
+
+    def restricted(self, groups: IndexArray) -> Multilinear:
+        """The cost as a function of the counts of some groups; no other changes it."""
+        return Multilinear(self.constants, self.slopes[..., groups])
 
     @classmethod
     def of(cls, terms: Sequence[Product], groups: int) -> Multilinear:
@@ -67,6 +74,7 @@ class CostModel:
     Attributes:
         macs: multiply-accumulates of all LINEAR_OPS for one sample.
         params: elements of floating-point constants.
+        bytes: bytes of all constants.
         node_macs: name of a node -> MACs it takes in the unpruned network.
         shrinking: names of the nodes that take fewer when groups are cut.
         uncounted: names of the nodes whose output positions are not known; their weights count as
@@ -75,9 +83,15 @@ class CostModel:
 
     macs: Multilinear
     params: Multilinear
+    bytes: Multilinear
     node_macs: Mapping[str, float]
     shrinking: frozenset[str] = frozenset()
     uncounted: tuple[str, ...] = ()
+
+    def per_sample(self, batch: int) -> CostModel:
+        """The costs of a model that is fixed to a batch size, MACs for one of its samples."""
+        node_macs = {name: count / batch for name, count in self.node_macs.items()}
+        return replace(self, macs=self.macs.scaled(1 / batch), node_macs=node_macs)
 
 
 def cost_model(
@@ -97,15 +111,17 @@ def cost_model(
     linear = [node for node in network.graph.nodes if node.op in LINEAR_OPS]
     mac_terms = MacTerms(network, shapes, counter)
     macs = {node.name: mac_terms.of(node) for node in linear}
-    params = [
-        product
-        for tensor in network.graph.tensors().values()
-        if is_parameter(tensor)
-        for product in expand([counter.count(tensor, axis) for axis in range(len(tensor.shape))])
-    ]
+    constants = [t for t in network.graph.tensors().values() if isinstance(t, gs.Constant)]
+    params: list[Product] = []
+    stored: list[Product] = []
+    for tensor in constants:
+        extents = [counter.count(tensor, axis) for axis in range(len(tensor.shape))]
+        params += expand(extents) if is_parameter(tensor) else []
+        stored += expand([counter.fixed(_item_bytes(tensor)), *extents])
     return CostModel(
         Multilinear.of([product for products in macs.values() for product in products], sizes.size),
         Multilinear.of(params, sizes.size),
+        Multilinear.of(stored, sizes.size),
         {
             name: float(Multilinear.of(products, sizes.size)(sizes))
             for name, products in macs.items()
@@ -117,6 +133,13 @@ def cost_model(
         ),
         tuple(node.name for node in linear if node.outputs[0].name not in shapes),
     )
+
+
+def counted_macs(
+    model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int | None, ...]]
+) -> float:
+    """Multiply-accumulates of a model as it is, pruned or not, for inputs of these shapes."""
+    return sum(cost_model(find_groups(model), model, input_shapes).node_macs.values())
 
 
 def parameter_count(model: onnx.ModelProto) -> int:
@@ -136,6 +159,11 @@ def is_parameter(tensor: gs.Tensor) -> bool:
     if isinstance(kind, int):  # of a type that NumPy lacks
         return kind == onnx.TensorProto.BFLOAT16
     return bool(np.issubdtype(np.dtype(kind), np.floating))
+
+
+def _item_bytes(tensor: gs.Constant) -> int:
+    """Bytes of one element of a constant."""
+    return BFLOAT16_BYTES if isinstance(tensor.dtype, int) else np.dtype(tensor.dtype).itemsize
 
 
 def tensor_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

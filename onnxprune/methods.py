@@ -37,7 +37,7 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "onnxprune": Method("obs", "sensitivity", "least-squares", sequential=True),
-    "snp": Method("snp", "error", "channel-mix"),
+    "snp": Method("snp", "cumvar", "channel-mix"),
     "l1": Method("l1", "uniform", "none"),
     "grail": Method("l1", "uniform", "reconstruction"),
     "fold": Method("medoids", "uniform", "merging"),

@@ -12,6 +12,7 @@ from onnxprune.allocation import ALLOCATIONS
 from onnxprune.calibration import Preprocessing
 from onnxprune.criteria import CRITERIA, Criterion
 from onnxprune.methods import METHODS, RECOVERIES, Method
+from onnxprune.metric import Labels, UserMetric
 from onnxprune.recovery import Recovery
 from onnxprune.runtime import Provider
 
@@ -35,10 +36,20 @@ class Options:
         provider: onnxruntime provider: "cpu", "cuda" or "tensorrt".
         num_samples: calibration samples used; None for all.
         batch: samples per batch, where the model leaves that open.
+        max_memory: bytes of statistics and activations to hold; more go to temporary files, which
+            changes the time and not the result. What onnxruntime and the work on one layer take
+            comes on top. None for no limit.
         seed: of every random choice.
         preprocessing: how image files become inputs.
         progress: whether long stages show a bar.
         latency: whether latency is measured for the report.
+        latency_batch: samples in the feed that is timed; None for one, or for the batch size the
+            model is fixed to.
+        threads: threads within one operator while latency is measured.
+        evaluate: judges a model by a function of what it predicts, or ``file.py:function``;
+            higher is better.
+        labels: classes of the calibration samples, by which models are judged instead; an array,
+            or an .npy file.
     """
 
     method: str = "onnxprune"
@@ -52,10 +63,15 @@ class Options:
     provider: Provider = "cpu"
     num_samples: int | None = None
     batch: int = 32
+    max_memory: int | None = None
     seed: int = 0
     preprocessing: Preprocessing | None = None
     progress: bool = False
     latency: bool = True
+    latency_batch: int | None = None
+    threads: int = 1
+    evaluate: str | UserMetric | None = None
+    labels: Labels | None = None
 
     def __post_init__(self) -> None:
         _check_name("method", self.method, METHODS)
@@ -66,9 +82,14 @@ class Options:
             raise ValueError(f"unknown provider '{self.provider}'; known: {known}")
         if isinstance(self.align, str) and self.align != "auto":
             raise ValueError(f"align is 'auto' or a number of channels, not '{self.align}'")
-        for number in (self.batch, self.num_samples, self.align):
+        for name in ("batch", "num_samples", "align", "threads", "latency_batch"):
+            number = getattr(self, name)
             if isinstance(number, int) and number < 1:
-                raise ValueError(f"batch, num_samples and align must be at least 1, not {number}")
+                raise ValueError(f"{name} must be at least 1, not {number}")
+        if self.max_memory is not None and self.max_memory < 0:
+            raise ValueError(f"max_memory must not be negative, but is {self.max_memory}")
+        if self.evaluate is not None and self.labels is not None:
+            raise ValueError("evaluate and labels are two ways to judge a model; give one")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, but is {self.seed}")
         _check_pattern(self.include)

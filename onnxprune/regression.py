@@ -21,7 +21,7 @@ from onnxprune.host_gram import feature_rows
 from onnxprune.linear_map import FeatureSpec
 from onnxprune.plan import LayerProblem, Targets
 from onnxprune.problems import ConsumerView
-from onnxprune.sampling import GramRequest
+from onnxprune.sampling import GramRequest, window_extents
 from onnxprune.scores import about_zero
 
 
@@ -62,6 +62,12 @@ class Moments:
     def rows(self) -> int:
         """How many rows there were."""
         return round(float(self.gram[0, -1, -1]))
+
+    @property
+    def finite(self) -> bool:
+        """Whether no feature and no target was infinite or not a number."""
+        gram = np.diagonal(self.gram, axis1=1, axis2=2)
+        return bool(np.isfinite(gram).all() and np.isfinite(self.second).all())
 
     def mean(self) -> Moments:
         """The moments of one row; Grams exactly symmetric."""
@@ -161,7 +167,7 @@ class Regression:
 
     def problems(self, fit: Moments, tune: Moments) -> list[LayerProblem]:
         """A problem for every part, whose entries are all kept."""
-        rows = fit.rows
+        rows, tune_rows = fit.rows, tune.rows
         fit, tune = (self._complete(moments.mean()) for moments in (fit, tune))
         channels = self.view.linear_map.read(self.view.channels)
         return [
@@ -176,6 +182,7 @@ class Regression:
                 zero_padded=self.view.zero_padded,
                 targets=Targets(fit.cross[part], float(fit.second[part])),
                 tune_targets=Targets(tune.cross[part], float(tune.second[part])),
+                tune_rows=tune_rows,
             )
             for part, keep in enumerate(self.keep)
         ]
@@ -194,6 +201,17 @@ class Regression:
         cross[:, :, -1] = bias
         second = moments.second + np.einsum("po,po->p", bias, bias)
         return Moments(about_zero(moments.gram), cross, second)
+
+    def output_shape(self, request: GramRequest, x: Array) -> tuple[int, ...]:
+        """The shape of what the consumer makes of x, where its rows are positions of that."""
+        linear_map, window = self.view.linear_map, request.spec.window
+        if window is None:
+            others = [n for axis, n in enumerate(x.shape) if axis != request.spec.axis]
+        else:
+            pads = zip(x.shape[2:], window.pads_begin, window.pads_end, strict=True)
+            others = [len(x), *window_extents(window, tuple(map(sum, pads)))]
+        others.insert(linear_map.y_axis, linear_map.outputs)
+        return tuple(others)
 
     @property
     def takes_missing(self) -> bool:

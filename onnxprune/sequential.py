@@ -11,6 +11,7 @@ compared: several plans at once are trials, each of which costs what lies behind
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -31,10 +32,14 @@ from onnxprune.sampling import request_for
 from onnxprune.side_by_side import Key, SideBySide
 from onnxprune.stage_rows import FIT, StageRows, Sums
 from onnxprune.stages import Stage, downstream, stages_of
-from onnxprune.statistics import ROWS_PER_FEATURE
 from onnxprune.study import Batches, Study
 from onnxprune.tensor_store import TensorStore
 from onnxprune.variant_distances import VariantDistances
+
+ROWS_PER_FEATURE = 100
+"""Rows wanted for each kept feature: only half as many features or fewer are left by now."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,9 @@ def refit_in_order(
             label = f"refitting, stage {number + 1} of {len(stages)}"
             sums = networks.advance(rows.of_batch, rows.add, sums, label=label)
             for (variant, name), moments in sums.items():
+                if not all(part.finite for part in moments):
+                    logger.warning("%s is not refitted: its input is infinite or no number", name)
+                    continue
                 problems = rows.regressions[variant, name].problems(moments[FIT], moments[-1])
                 solved = [recovery.solve(p, np.arange(len(p.channels))) for p in problems]
                 networks.change(variant, plans[variant].take(views[name], solved, full))

@@ -75,10 +75,13 @@ class StageRows:
     ) -> Array:
         """Targets with what a variant lacks at the joins behind a consumer."""
         regression = self.regressions[variant, site.name]
+        if not regression.takes_missing:
+            return y
+        shape = regression.output_shape(request, frontier.original(site.x))
         for skip in site.skips:
-            if regression.takes_missing and frontier.differs(variant, skip):
+            if frontier.differs(variant, skip) and _fits(frontier.original(skip).shape, shape):
                 lacks = frontier.original(skip) - frontier.of(variant, skip)
-                y = y + regression.missing_rows(request, lacks, uniforms)
+                y = y + regression.missing_rows(request, np.broadcast_to(lacks, shape), uniforms)
         return y
 
     @staticmethod
@@ -92,3 +95,9 @@ class StageRows:
             else:
                 sums.append(moments)
         return total
+
+
+def _fits(shape: tuple[int, ...], output: tuple[int, ...]) -> bool:
+    """Whether adding something keeps an output's shape, row by row."""
+    pairs = zip(shape[::-1], output[::-1], strict=False)
+    return len(shape) <= len(output) and all(own in (1, extent) for own, extent in pairs)

@@ -40,7 +40,7 @@ class TrialNetwork:
         self._names = [value.name for value in canonical.graph.output]
         self._executor = executor
         self._batches: list[tuple[Feed, list[Array]]] = executor.map_reduce(
-            lambda _, feed: (feed, self._run(feed, {})),
+            lambda _, feed: (feed, self.predict(feed, {})),
             batches,
             lambda done, pair: [*done, pair],
             [],
@@ -65,19 +65,20 @@ class TrialNetwork:
         """
         feed, reference = self._batches[0]
         total = self._executor.map_reduce(
-            lambda _, batch: (batch[1], self._run(batch[0], replaced, masks)),
+            lambda _, batch: (batch[1], self.predict(batch[0], replaced, masks)),
             self._batches,
             _add,
             distances(self._names, reference, feed),
         )
         return [distance for distance in total if distance.samples]
 
-    def _run(
+    def predict(
         self,
         feed: Feed,
         replaced: Mapping[str, tuple[Array, Array]],
         masks: Mapping[str, Array] = NONE,
     ) -> list[Array]:
+        """The outputs for one batch; weights and masks as for ``distances``."""
         weights = {**self._network.values, **self._network.replaced(replaced, masks)}
         return self._session.run({**feed, **weights}, self._names)
 

@@ -16,7 +16,7 @@ class VariantDistances:
     """Accumulator of output distances over some of the batches.
 
     Attributes:
-        outputs: names of the model's outputs that are arrays of numbers.
+        outputs: names of the model's outputs that are arrays of numbers, and not constant.
         feed: one batch of samples, by which outputs are told apart.
         first: the number of the first batch that counts.
         totals: for each variant the distances of its outputs so far.
@@ -31,10 +31,13 @@ class VariantDistances:
     def of(cls, model: onnx.ModelProto, feed: Feed, first: int, variants: int) -> VariantDistances:
         """Empty accumulators for the outputs of a model."""
         text = onnx.TensorProto.STRING
+        constants = {weight.name for weight in model.graph.initializer}
         outputs = [
             value.name
             for value in model.graph.output
-            if value.type.HasField("tensor_type") and value.type.tensor_type.elem_type != text
+            if value.type.HasField("tensor_type")
+            and value.type.tensor_type.elem_type != text
+            and value.name not in constants
         ]
         return cls(tuple(outputs), feed, first, [{} for _ in range(variants)])
 

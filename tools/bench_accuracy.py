@@ -24,8 +24,8 @@ import onnx
 from trained import NETWORKS, SHARED
 
 from onnxprune.allocation import Bound
-from onnxprune.api import open_samples, prunable_groups
 from onnxprune.arrays import Array
+from onnxprune.bounds import bounds_of
 from onnxprune.calibration import split
 from onnxprune.canonical import canonicalise
 from onnxprune.choice import allocate, trial_network
@@ -33,6 +33,7 @@ from onnxprune.cost import cost_model, parameter_count
 from onnxprune.criteria import CRITERIA
 from onnxprune.executor import InProcess
 from onnxprune.groups import find_groups
+from onnxprune.inputs import open_samples
 from onnxprune.methods import RECOVERIES
 from onnxprune.model import load
 from onnxprune.options import Options
@@ -40,10 +41,10 @@ from onnxprune.plan import Keep, Plan
 from onnxprune.refit import refit
 from onnxprune.rewrite import apply, digest
 from onnxprune.runtime import Session
-from onnxprune.scope import Scope
+from onnxprune.scope import Scope, prunable_groups
 from onnxprune.sensitivity import measure_sensitivity
 from onnxprune.study import QUICK_RECOVERY, Batches, Study, rank, study
-from onnxprune.target import Target, bounds_of
+from onnxprune.target import Target
 
 ROOT = Path(__file__).resolve().parents[1]
 EMBEDDED = ROOT / "models"

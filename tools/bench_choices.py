@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from unittest import mock
 
 import numpy as np
 import onnx
 from bench_accuracy import CASES, Bench
 from trained import NETWORKS as TRAINED
 
-from onnxprune import Options, choice, prune
+from onnxprune import Options, Target, prune
 from onnxprune.allocation import fit_damage
 from onnxprune.arrays import Array, IndexArray, Vector
 from onnxprune.choice import allocate, trial_network
@@ -120,9 +119,9 @@ def compare_bounds() -> None:
         images, _ = network.images("train", case.calibration_images)
         before = unseen.reference.argmax(axis=1)
         for bound in BOUNDS:
-            with mock.patch.object(choice, "SAFE_ERROR", bound):
-                samples = {"input": network.inputs(images)}
-                result = prune(bench.model, samples, options=Options(latency=False))
+            samples = {"input": network.inputs(images)}
+            target = Target("error", bound)
+            result = prune(bench.model, samples, target, options=Options(latency=False))
             after = unseen.scores(result.model).argmax(axis=1)
             lost = 100 * (np.mean(before == unseen.labels) - np.mean(after == unseen.labels))
             kept = result.report.after.macs / result.report.before.macs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from onnxprune.criteria.cumulative import unexplained_variance
 from onnxprune.criteria.magnitude import Magnitude, Random, Variance
 from onnxprune.criteria.medoids import Medoids
 from onnxprune.criteria.obs import Obs
@@ -21,6 +22,7 @@ __all__ = [
     "Subspace",
     "Variance",
     "error_curve",
+    "unexplained_variance",
 ]
 
 CRITERIA: dict[str, Callable[[int], Criterion]] = {
