@@ -256,7 +256,7 @@ class Pruner:
             known.contractions,
             progress=options.progress,
         )
-        if not (options.recovery and options.sequential):
+        if not options.composition.sequential:
             return prior.weights, prior.solutions
         (refitted,) = refit_in_order(
             known,

@@ -71,14 +71,14 @@ class Chooser:
     @cached_property
     def laws(self) -> Mapping[str, PowerLaw]:
         """Group name -> its damage law, where the allocation measures them."""
-        if self.options.allocation != "sensitivity":
+        if self.options.composition.allocation != "sensitivity":
             return {}
         return measure_sensitivity(self.study, self.trials)
 
     @cached_property
     def unexplained(self) -> Mapping[str, Vector]:
         """Group name -> what counts leave unexplained, where the allocation asks for it."""
-        return unexplained_of(self.study) if self.options.allocation == "cumvar" else {}
+        return unexplained_of(self.study) if self.options.composition.allocation == "cumvar" else {}
 
     def gauges(self, targets: Sequence[Target], metric: Metric | None) -> list[Gauge]:
         """What trials say of targets on damage."""
@@ -97,7 +97,7 @@ class Chooser:
             TargetError: the bounds cannot be reached.
         """
         known = self.study if allowed is None else replace(self.study, allowed=allowed)
-        allocation, unexplained = self.options.allocation, self.unexplained
+        allocation, unexplained = self.options.composition.allocation, self.unexplained
         return Choice(allocate(known, bounds, allocation, self.laws, unexplained), self.laws)
 
     def least(self, macs: Bound) -> float:

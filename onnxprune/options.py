@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
@@ -10,7 +11,9 @@ from onnxprune.alignment import Align
 from onnxprune.allocation import ALLOCATIONS
 from onnxprune.calibration import Preprocessing
 from onnxprune.criteria import CRITERIA, Criterion
+from onnxprune.methods import METHODS, RECOVERIES, Method
 from onnxprune.metric import Labels, UserMetric
+from onnxprune.recovery import Recovery
 from onnxprune.runtime import Provider
 
 
@@ -19,10 +22,12 @@ class Options:
     """Settings of ``prune``; the names are the command's.
 
     Attributes:
-        criterion: name of a criterion, or a criterion.
-        allocation: name of an allocation.
-        recovery: whether consumers are refitted; without, they are only sliced.
-        sequential: whether consumers are refitted in order, each on the pruned network's inputs.
+        method: name of a method; what follows overrides parts of it.
+        criterion: name of a criterion, or a criterion; None for the method's.
+        allocation: name of an allocation; None for the method's.
+        recovery: whether consumers are recovered; without, they are only sliced.
+        sequential: whether consumers are recovered in order, each on the pruned network's inputs,
+            where the method does so.
         align: channel counts are multiples of this; "auto" stays in onnxruntime's fast layout.
         include: regular expression; only groups whose name, or the name of a node that
             makes their channels, it finds are cut.
@@ -47,8 +52,9 @@ class Options:
             or an .npy file.
     """
 
-    criterion: str | Criterion = "obs"
-    allocation: str = "sensitivity"
+    method: str = "onnxprune"
+    criterion: str | Criterion | None = None
+    allocation: str | None = None
     recovery: bool = True
     sequential: bool = True
     align: Align = "auto"
@@ -68,11 +74,9 @@ class Options:
     labels: Labels | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.criterion, str) and self.criterion not in CRITERIA:
-            raise ValueError(f"unknown criterion '{self.criterion}'; known: {', '.join(CRITERIA)}")
-        if self.allocation not in ALLOCATIONS:
-            known = ", ".join(ALLOCATIONS)
-            raise ValueError(f"unknown allocation '{self.allocation}'; known: {known}")
+        _check_name("method", self.method, METHODS)
+        _check_name("criterion", self.criterion, CRITERIA)
+        _check_name("allocation", self.allocation, ALLOCATIONS)
         if self.provider not in get_args(Provider):
             known = ", ".join(get_args(Provider))
             raise ValueError(f"unknown provider '{self.provider}'; known: {known}")
@@ -91,17 +95,38 @@ class Options:
         _check_pattern(self.include)
         _check_pattern(self.exclude)
 
+    @property
+    def composition(self) -> Method:
+        """The method with what overrides it; a criterion without a name cannot be told."""
+        method = METHODS[self.method]
+        recovery = method.recovery if self.recovery else "none"
+        return Method(
+            criterion=self.criterion if isinstance(self.criterion, str) else method.criterion,
+            allocation=self.allocation or method.allocation,
+            recovery=recovery,
+            sequential=method.sequential and self.sequential and recovery != "none",
+        )
+
     def make_criterion(self) -> Criterion:
         """The criterion itself."""
-        if isinstance(self.criterion, str):
-            return CRITERIA[self.criterion](self.seed)
+        if self.criterion is None or isinstance(self.criterion, str):
+            return CRITERIA[self.composition.criterion](self.seed)
         return self.criterion
+
+    def make_recovery(self) -> Recovery:
+        """The recovery itself."""
+        return RECOVERIES[self.composition.recovery]
 
     def selects(self, names: tuple[str, ...]) -> bool:
         """Whether a group made by nodes of these names may be cut."""
         included = self.include is None or any(re.search(self.include, n) for n in names)
         excluded = self.exclude is not None and any(re.search(self.exclude, n) for n in names)
         return included and not excluded
+
+
+def _check_name(kind: str, given: object, table: Mapping[str, object]) -> None:
+    if isinstance(given, str) and given not in table:
+        raise ValueError(f"unknown {kind} '{given}'; known: {', '.join(table)}")
 
 
 def _check_pattern(pattern: str | None) -> None:

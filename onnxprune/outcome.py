@@ -106,12 +106,14 @@ def _metric(metric: Metric | None, measured: Measured) -> MetricReport | None:
 
 
 def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
-    criterion = options.criterion
+    method = options.composition
+    criterion = options.criterion or method.criterion
     return {
         "target": [str(target) for target in targets],
+        "method": options.method,
         "criterion": criterion if isinstance(criterion, str) else repr(criterion),
-        "allocation": options.allocation,
-        "recovery": options.recovery,
+        "allocation": method.allocation,
+        "recovery": method.recovery,
         "align": options.align,
         "include": options.include,
         "exclude": options.exclude,

@@ -317,7 +317,3 @@ class LeastSquares:
         leader = int(np.argmin([tried.tune_error for tried in found]))
         smaller = follow(range(self.first - 1, -1, -1))
         return found + (smaller or follow(range(self.first + 1, len(self.ridges))))
-
-
-RECOVERIES: dict[str, Recovery] = {"least-squares": LeastSquares(), "none": NoRecovery()}
-"""Every recovery by its name."""

@@ -26,7 +26,7 @@ from onnxprune.problems import (
     readers_of,
 )
 from onnxprune.progress import shown
-from onnxprune.recovery import RECOVERIES, FixedRidge, Recovery
+from onnxprune.recovery import FixedRidge, LeastSquares, NoRecovery, Recovery
 from onnxprune.scope import Scope
 from onnxprune.statistics import collect, sums_bytes
 
@@ -113,7 +113,9 @@ def study(
     """Collect the statistics of all consumers and rank every group's channels."""
     network, groups = scope.network, scope.groups
     views = consumer_views(network, readers_of(groups))
-    contractions = contraction_views(canonical, network, groups, recover=options.recovery)
+    recovery = options.make_recovery()
+    recover = not isinstance(recovery, NoRecovery)
+    contractions = contraction_views(canonical, network, groups, recover=recover)
     layers = observed(canonical, {**views, **contractions}, samples, split, options, executor)
     criterion = options.make_criterion()
     return Study(
@@ -125,8 +127,8 @@ def study(
         contractions,
         layers,
         rank(network, groups, layers, criterion, progress=options.progress),
-        RECOVERIES["least-squares" if options.recovery else "none"],
-        QUICK_RECOVERY if options.recovery else RECOVERIES["none"],
+        recovery,
+        QUICK_RECOVERY if isinstance(recovery, LeastSquares) else recovery,
     )
 
 

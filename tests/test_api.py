@@ -69,7 +69,7 @@ def test_recovery_is_what_keeps_it(name, halved):
     bare = prune(path_of(name), CALIBRATION, HALF, options=Options(recovery=False, latency=False))
     assert accuracy(bare.model) < accuracy(halved[name].model)
     assert bare.report.outputs[0].relative_error > 2 * halved[name].report.outputs[0].relative_error
-    assert bare.report.settings["recovery"] is False
+    assert bare.report.settings["recovery"] == "none"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -46,6 +46,7 @@ LAWS = [
     Law("snp", copy_last=True),
     Law("l1"),
     Law("l2"),
+    Law("medoids"),
     Law("variance", centred=True),
     Law("random", permutes=False, dead_last=False),
 ]

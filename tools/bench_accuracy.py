@@ -11,7 +11,6 @@ appended to a file, one JSON object per line; a second run goes on where the fir
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from trained import NETWORKS, SHARED
 
 from onnxprune.allocation import Bound
 from onnxprune.arrays import Array
@@ -34,10 +34,10 @@ from onnxprune.criteria import CRITERIA
 from onnxprune.executor import InProcess
 from onnxprune.groups import find_groups
 from onnxprune.inputs import open_samples
+from onnxprune.methods import RECOVERIES
 from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.plan import Keep, Plan
-from onnxprune.recovery import RECOVERIES
 from onnxprune.refit import refit
 from onnxprune.rewrite import apply, digest
 from onnxprune.runtime import Session
@@ -47,7 +47,6 @@ from onnxprune.target import Target
 
 ROOT = Path(__file__).resolve().parents[1]
 EMBEDDED = ROOT / "models"
-SHARED = ROOT.parent / "shared"
 RESULTS = ROOT / "docs" / "results" / "accuracy.jsonl"
 
 FRACTIONS = (0.75, 0.5)
@@ -280,20 +279,10 @@ def images_of(case: Case) -> tuple[Array, Array, Array]:
     if case.embedded:
         with np.load(EMBEDDED / case.train) as train, np.load(EMBEDDED / case.test) as test:
             return train["input"], test["input"], test["labels"]
-    cifar = cifar_loader()
-    train_images, _ = cifar.images(case.train, case.calibration_images)
-    test_images, labels = cifar.images(case.test, case.test_images)
-    return cifar.normalised(train_images), cifar.normalised(test_images), labels
-
-
-def cifar_loader() -> Any:
-    """The module that reads CIFAR-10, which lies beside its images."""
-    spec = importlib.util.spec_from_file_location("cifar", SHARED / "data" / "cifar10" / "load.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    network = NETWORKS[case.model]
+    train_images, _ = network.images("train", case.calibration_images)
+    test_images, labels = network.images("test", case.test_images)
+    return network.inputs(train_images), network.inputs(test_images), labels
 
 
 if __name__ == "__main__":

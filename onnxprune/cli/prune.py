@@ -15,6 +15,7 @@ from onnxprune.cli import arguments
 from onnxprune.cli.places import check_places
 from onnxprune.criteria import CRITERIA
 from onnxprune.errors import CalibrationError, OnnxPruneError
+from onnxprune.methods import METHODS
 from onnxprune.options import Options
 from onnxprune.target import Target, meanings
 
@@ -82,8 +83,14 @@ def parser() -> argparse.ArgumentParser:
 def _add_choices(parser: argparse.ArgumentParser) -> None:
     defaults = Options()
     how = parser.add_argument_group("how to prune")
-    how.add_argument("--criterion", choices=sorted(CRITERIA), default=defaults.criterion)
-    how.add_argument("--allocation", choices=sorted(ALLOCATIONS), default=defaults.allocation)
+    how.add_argument(
+        "--method",
+        choices=list(METHODS),
+        default=defaults.method,
+        help="criterion, allocation and recovery together; the flags below override parts of it",
+    )
+    how.add_argument("--criterion", choices=sorted(CRITERIA))
+    how.add_argument("--allocation", choices=sorted(ALLOCATIONS))
     how.add_argument("--no-recovery", action="store_true", help="slice weights, do not refit them")
     how.add_argument(
         "--no-sequential",
@@ -184,6 +191,7 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
 def options(given: argparse.Namespace) -> Options:
     """The settings that the flags state."""
     return Options(
+        method=given.method,
         criterion=given.criterion,
         allocation=given.allocation,
         recovery=not given.no_recovery,

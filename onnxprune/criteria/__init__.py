@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from onnxprune.criteria.cumulative import unexplained_variance
 from onnxprune.criteria.magnitude import Magnitude, Random, Variance
+from onnxprune.criteria.medoids import Medoids
 from onnxprune.criteria.obs import Obs
 from onnxprune.criteria.protocol import Criterion
 from onnxprune.criteria.reduction import error_curve
@@ -15,6 +16,7 @@ __all__ = [
     "CRITERIA",
     "Criterion",
     "Magnitude",
+    "Medoids",
     "Obs",
     "Random",
     "Subspace",
@@ -28,6 +30,7 @@ CRITERIA: dict[str, Callable[[int], Criterion]] = {
     "snp": lambda _seed: Subspace(),
     "l1": lambda _seed: Magnitude(power=1),
     "l2": lambda _seed: Magnitude(power=2),
+    "medoids": lambda _seed: Medoids(),
     "variance": lambda _seed: Variance(),
     "random": lambda seed: Random(seed),
 }
