@@ -83,7 +83,7 @@ class Trials:
         self, study: Study, fit: Batches, tune: Batches, options: Options, executor: Executor
     ) -> None:
         self.study = study
-        self._in_order = options.recovery and options.sequential
+        self._in_order = options.composition.sequential
         self._fit = fit if self._in_order else replace(fit, indices=fit.indices[:0])
         self._tune, self._options, self._executor = tune, options, executor
 
