@@ -208,3 +208,11 @@ def test_stages_hold_what_stages_promise(name):
             seen.append(site.name)
     assert len(seen) == len(set(seen))
     assert first not in seen
+
+
+def test_a_consumer_with_no_place_to_cut_is_left_out(monkeypatch):
+    monkeypatch.setattr("onnxprune.stages.forbidden_cuts", lambda _: {4})
+    stages, _ = staged(CHAIN, "b")
+    assert sites(stages) == [{"y": ()}]
+    monkeypatch.setattr("onnxprune.stages.forbidden_cuts", lambda _: {5, 7})
+    assert [stage.cut for stage in staged(CHAIN, "b")[0]] == [4, 6]
