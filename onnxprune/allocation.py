@@ -25,6 +25,7 @@ __all__ = [
     "Allocation",
     "Bound",
     "Costs",
+    "CumulativeVariance",
     "EqualError",
     "GroupChoice",
     "PowerLaw",
@@ -78,21 +79,23 @@ class EqualError:
 
     def allocate(self, groups: Sequence[GroupChoice], bounds: Sequence[Bound]) -> IndexArray:
         """Bisects over the error levels that occur."""
+        return _lowest_level(groups, [group.error for group in groups], bounds)
 
-        def counts_at(level: float) -> IndexArray:
-            smallest = [int(np.argmax(group.error <= level)) for group in groups]
-            return np.array(
-                [
-                    group.allowed[at] if group.error[at] <= level else group.allowed[-1]
-                    for group, at in zip(groups, smallest, strict=True)
-                ],
-                dtype=np.int64,
-            )
 
-        levels = np.unique(np.concatenate([group.error for group in groups] or [np.zeros(0)]))
-        return _first_that_holds(
-            groups, bounds, lambda step: counts_at(float(levels[step])), len(levels)
-        )
+@dataclass(frozen=True)
+class CumulativeVariance:
+    """One cut-off for all groups: the channels whose share of what is unexplained is below it go.
+
+    The layer-wise ratios of Subspace Node Pruning (Offergeld et al., arXiv 2405.17506), with the
+    lowest cut-off that meets the bounds.
+    """
+
+    def allocate(self, groups: Sequence[GroupChoice], bounds: Sequence[Bound]) -> IndexArray:
+        """Bisects over the cut-offs at which some group's count changes."""
+        curves = [group.unexplained for group in groups if group.unexplained is not None]
+        if len(curves) < len(groups):
+            raise ValueError("the allocation cumvar needs what counts leave unexplained")
+        return _lowest_level(groups, curves, bounds)
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,27 @@ class Uniform:
         return _first_that_holds(
             groups, bounds, lambda step: counts_at(float(inner[step])), len(inner)
         )
+
+
+def _lowest_level(
+    groups: Sequence[GroupChoice], curves: Sequence[Vector], bounds: Sequence[Bound]
+) -> IndexArray:
+    """The smallest counts at which no group's curve is above one level, the lowest that will do."""
+
+    def counts_at(level: float) -> IndexArray:
+        smallest = [int(np.argmax(curve <= level)) for curve in curves]
+        return np.array(
+            [
+                group.allowed[at] if curve[at] <= level else group.allowed[-1]
+                for group, curve, at in zip(groups, curves, smallest, strict=True)
+            ],
+            dtype=np.int64,
+        )
+
+    levels = np.unique(np.concatenate(curves or [np.zeros(0)]))
+    return _first_that_holds(
+        groups, bounds, lambda step: counts_at(float(levels[step])), len(levels)
+    )
 
 
 def _nearest(group: GroupChoice, fraction: float) -> int:
@@ -147,6 +171,7 @@ ALLOCATIONS: dict[str, Allocation] = {
     "sensitivity": Sensitivity(),
     "error": EqualError(),
     "uniform": Uniform(),
+    "cumvar": CumulativeVariance(),
 }
 """Every allocation by its name on the command line."""
 

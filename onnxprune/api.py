@@ -6,10 +6,12 @@
     groups       which channels must be kept or removed together
     scope        which of them may be cut, how far; whether the targets can be reached
     study        Gram matrices of what the consumers read; the order in which channels go
+    search       the next four, until the targets are measured to hold on the result
     choice       how many channels every group keeps under the targets; which sections go
     refit        the consumers' new weights
     rewrite      the smaller model
-    validation   whether it is sound, and how far it is from the original
+    measurement  what it costs, and how far it is from the original
+    validation   whether the file is sound
 """
 
 from __future__ import annotations
@@ -20,39 +22,40 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import onnx
 
-from onnxprune.allocation import Bound
+from onnxprune.allocation import Bound, Costs
 from onnxprune.arrays import Feed, IndexArray
-from onnxprune.calibration import (
-    Calibration,
-    CalibrationSource,
-    InputSpec,
-    load_calibration,
-    split,
-)
+from onnxprune.bounds import FileSizes, bounds_of
+from onnxprune.calibration import CalibrationSource, split
 from onnxprune.canonical import canonicalise
-from onnxprune.choice import Chooser
-from onnxprune.cost import CostModel, cost_model, parameter_count
-from onnxprune.errors import UnsupportedModelError
+from onnxprune.choice import Choice, Chooser
+from onnxprune.cost import cost_model, parameter_count
 from onnxprune.executor import Executor, InProcess
 from onnxprune.groups import find_groups
-from onnxprune.model import load, pending
-from onnxprune.network import ChannelGroup, Network
+from onnxprune.inputs import open_samples
+from onnxprune.latency_cost import latency_cost
+from onnxprune.measurement import Judge, judge_of, require_sense
+from onnxprune.model import file_bytes, load, pending
+from onnxprune.network import ChannelGroup
 from onnxprune.options import Options
 from onnxprune.outcome import Outcome, describe
 from onnxprune.plan import Drop, Keep, Plan, Weights
 from onnxprune.recovery import Solution
-from onnxprune.refit import refit
 from onnxprune.report import Report
 from onnxprune.rewrite import apply, digest
-from onnxprune.scope import Scope
-from onnxprune.section_choice import droppable_sections, dropped, drops, with_constants
-from onnxprune.sections import Section
+from onnxprune.scope import Scope, prunable_groups
+from onnxprune.search import Search
+from onnxprune.section_choice import (
+    droppable_sections,
+    dropped,
+    drops,
+    prior_of,
+    with_constants,
+)
 from onnxprune.sequential import refit_in_order
 from onnxprune.study import Batches, Study, study
-from onnxprune.target import Target, bounds_of
+from onnxprune.target import SAFE_ERROR, Target
 from onnxprune.validation import check_file
 
 DEFAULT_OPTIONS = Options()
@@ -151,7 +154,7 @@ class Pruner:
         shapes = {name: array.shape for name, array in self._sample.items()}
         sections = droppable_sections(network, self._canonical, options)
         cost = cost_model(network, self._canonical, shapes, sections)
-        self._cost = _per_sample(cost, samples.batch_extent or 1)
+        self._cost = cost.per_sample(samples.batch_extent or 1)
         self._scope = Scope.of(network, groups, options.align, sections)
 
     @cached_property
@@ -162,61 +165,107 @@ class Pruner:
 
     @cached_property
     def _chooser(self) -> Chooser:
-        fit, tune = (
-            Batches(self._samples, indices, self._options.batch)
-            for indices in (self._parts.fit, self._parts.tune)
-        )
-        return Chooser(self._study, tune, self._options, self._executor, fit)
+        return Chooser(self._study, *self._batches, self._options, self._executor)
+
+    @property
+    def _batches(self) -> tuple[Batches, Batches]:
+        """The samples to fit on, and those to tune on."""
+        samples, size = self._samples, self._options.batch
+        fit, tune = (Batches(samples, i, size) for i in (self._parts.fit, self._parts.tune))
+        return fit, tune
 
     def prune(self, targets: Sequence[Target] = ()) -> Result:
         """Prune to these targets; see ``prune``."""
-        scope, cost, original = self._scope, self._cost, self._original
-        bounds = bounds_of(targets, cost, scope.sizes, scope.places, parameter_count(original))
-        scope.require_reachable(bounds)  # before the samples are run, not after
-        known = self._study
-        macs = Bound("macs", cost.macs, 0.0, float(cost.macs(known.sizes)))
-        choice = self._chooser.choose(bounds, macs)
-        keeps = known.keeps(choice.counts)
-        plan = plan_of(original, known.groups, keeps, drops(known, choice.counts))
-        weights, solutions = self._recovered(keeps, dropped(known, choice.counts))
-        pruned = apply(original, plan, weights)
-        outcome = Outcome(original, pruned, known, choice, solutions, cost)
-        held_out = Batches(self._samples, self._parts.held_out, self._options.batch)
-        report = describe(
-            outcome, targets, self._parts, held_out, self._sample, self._options, self._executor
+        outcome = self._search(list(targets) or [Target("error", SAFE_ERROR)]).run()
+        if self._options.latency:
+            timed = self._judge.timed_too(outcome.measured, outcome.pruned)
+            outcome = replace(outcome, measured=timed)
+        report = describe(outcome, targets, self._parts, self._options, self._judge.metric)
+        return Result(
+            outcome.pruned,
+            outcome.plan,
+            outcome.weights,
+            report,
+            self._original,
+            self._sample,
+            self._options,
         )
-        return Result(pruned, plan, weights, report, original, self._sample, self._options)
 
-    def _recovered(
-        self, keeps: Mapping[str, IndexArray], sections: Sequence[Section]
-    ) -> tuple[Weights, dict[str, list[Solution]]]:
-        """The consumers' new weights without these sections, and how they were found."""
+    def _search(self, targets: Sequence[Target]) -> Search[Outcome]:
+        """The search for a model on which the targets hold, before any sample is run."""
+        scope, cost = self._scope, self._cost
+        require_sense(targets, self._judge)
+        costs = [target for target in targets if target.is_cost]
+        bounds = bounds_of(
+            costs,
+            cost,
+            scope.sizes,
+            scope.channels,
+            parameter_count(self._original),
+            files=FileSizes(file_bytes(self._original), file_bytes(self._canonical)),
+            latency=self._predicted_latency,
+        )
+        scope.require_reachable(bounds)  # before the samples are run, not after
+        only_time = [t.kind for t in costs] == ["latency"]
+        damages = [target for target in targets if not target.is_cost]
+        return Search(
+            self._chooser,
+            Bound("macs", cost.macs, 0.0, float(cost.macs(scope.sizes))),
+            dict(zip(costs, bounds, strict=True)),
+            {g.target: g for g in self._chooser.gauges(damages, self._judge.metric)},
+            lambda choice: self._finish(choice, targets),
+            lambda bound, counts: float(bound.cost(scope.counts(counts))),
+            scope.useful(bounds[0]) if only_time else scope.allowed,
+        )
+
+    def _finish(self, choice: Choice, targets: Sequence[Target]) -> Outcome:
+        """The model of a choice, and what is measured on it."""
+        known, original = self._study, self._original
+        counts = choice.counts
+        plan = plan_of(original, known.groups, known.keeps(counts), drops(known, counts))
+        weights, solutions = self._recovered(counts)
+        pruned = apply(original, plan, weights)
+        timed = any(target.kind == "latency" for target in targets)
+        measured = self._judge.measure(pruned, latency=timed)
+        full, kept = (int(known.channels(c)) for c in (known.sizes, known.counts(counts)))
+        checks = self._judge.checks(targets, measured, full, kept)
+        return Outcome(
+            original, pruned, known, choice, plan, weights, solutions, self._cost, measured, checks
+        )
+
+    @cached_property
+    def _judge(self) -> Judge:
+        macs = round(float(self._cost.macs(self._scope.sizes)))
+        samples, parts = self._samples, self._parts
+        return judge_of(self._original, macs, samples, parts, self._options, self._executor)
+
+    def _predicted_latency(self) -> Costs:
+        return latency_cost(
+            self._scope.network,
+            self._canonical,
+            self._judge.timed,
+            sections=self._scope.sections,
+            provider=self._options.provider,
+            threads=self._options.threads,
+            progress=self._options.progress,
+        )
+
+    def _recovered(self, counts: Mapping[str, int]) -> tuple[Weights, dict[str, list[Solution]]]:
+        """The consumers' new weights, what is added for sections, and how they were found."""
         known, options = self._study, self._options
-        gone = {node for section in sections for node in section.branch}
-        prior = refit(
-            {name: view for name, view in known.views.items() if name not in gone},
-            known.layers,
-            known.survivors(keeps),
-            known.recovery,
-            known.contractions,
-            progress=options.progress,
-        )
-        if not (options.recovery and options.sequential):
+        sections = dropped(known, counts)
+        prior = prior_of(known, counts, known.recovery, progress=options.progress)
+        if not options.composition.sequential:
             return with_constants(prior.weights, known, sections), prior.solutions
-        fit, tune = (
-            Batches(self._samples, indices, options.batch)
-            for indices in (self._parts.fit, self._parts.tune)
-        )
-        refitted = refit_in_order(
+        (refitted,) = refit_in_order(
             known,
-            prior,
+            [prior],
             known.recovery,
-            fit,
-            tune,
+            *self._batches,
             self._executor,
             seed=options.seed,
             provider=options.provider,
-            sections=sections,
+            max_memory=None if options.max_memory is None else options.max_memory // 2,
         )
         weights = with_constants(refitted.weights, known, sections)
         return weights, prior.solutions | refitted.solutions
@@ -255,69 +304,3 @@ def apply_plan(
     pruned = apply(original, plan, weights or Weights({}))
     with pending(pruned, Path(output)) as temporary:
         check_file(temporary, original)
-
-
-def prunable_groups(network: Network, options: Options) -> list[ChannelGroup]:
-    """The groups of a network that the options let be cut.
-
-    Raises:
-        UnsupportedModelError: there are none; the message says why.
-    """
-    wide = [group for group in network.groups if group.size > group.part_count]
-    chosen = [g for g in wide if options.selects((g.name, *g.producers))]
-    if chosen:
-        return chosen
-    if wide:
-        names = [f"'{group.name}'" for group in wide[:5]] + ["..."] * (len(wide) > 5)
-        raise UnsupportedModelError(
-            f"--include and --exclude leave none of the channel groups: {', '.join(names)}"
-        )
-    reasons = "; ".join(f"'{f.producer}': {f.reason}" for f in network.frozen[:5])
-    why = reasons or "it has no Conv, ConvTranspose, Gemm, MatMul or recurrent layer"
-    raise UnsupportedModelError(f"nothing in the model can be pruned ({why})")
-
-
-def _per_sample(cost: CostModel, batch: int) -> CostModel:
-    """The costs of a model that is fixed to a batch size, MACs for one of its samples."""
-    macs = cost.macs.scaled(1 / batch)
-    node_macs = {name: count / batch for name, count in cost.node_macs.items()}
-    return replace(cost, macs=macs, node_macs=node_macs)
-
-
-def open_samples(
-    model: onnx.ModelProto, calibration: CalibrationSource, options: Options
-) -> Calibration:
-    """The calibration samples, checked against a model's inputs.
-
-    Raises:
-        CalibrationError: they do not fit.
-    """
-    return load_calibration(
-        calibration,
-        input_specs(model),
-        preprocessing=options.preprocessing,
-        num_samples=options.num_samples,
-        seed=options.seed,
-    )
-
-
-def input_specs(model: onnx.ModelProto) -> list[InputSpec]:
-    """The graph inputs a caller has to feed: all but initializers."""
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    specs = []
-    for value in model.graph.input:
-        if value.name in initializers:
-            continue
-        kind = value.type.tensor_type
-        if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
-            raise UnsupportedModelError(
-                f"graph input '{value.name}' is not a tensor with a known number of axes"
-            )
-        shape = tuple(
-            d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim
-        )
-        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
-        if kind.elem_type == onnx.TensorProto.BFLOAT16:  # which NumPy lacks
-            dtype = np.dtype(np.float32)
-        specs.append(InputSpec(value.name, shape, dtype))
-    return specs

@@ -2,7 +2,8 @@
 
 A cost (MACs, parameters) is multilinear in the counts: MACs of a layer are the product of the
 counts before and after it. In one group's count, with the others fixed, it is affine, so two
-evaluations per group give the exact price of every count of that group (derived here).
+evaluations per group give the exact price of every count of that group (derived here). Measured
+time goes in steps instead, and is evaluated at every count.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from onnxprune.arrays import Array, IndexArray, Matrix, Vector
 from onnxprune.errors import TargetError
 
 Costs = Callable[[Array], Array]
-"""Counts of shape (..., groups), of sections last -> cost of shape (...).
+"""Counts of shape (..., groups) -> cost of shape (...)."""
 
-Multilinear and non-decreasing.
-"""
+WHOLE = 1000
+"""From here on costs are written as whole numbers."""
 
 NAMED = 5
 """How many groups a message about an unreachable target names."""
@@ -36,6 +37,8 @@ class GroupChoice:
         error: relative consumer error at each count, non-increasing; shape (counts,).
         inner: names of the choices that count for nothing when this one is 0: what goes with a
             section that is dropped.
+        unexplained: share of the channels' second moment that so many channels leave unexplained,
+            non-increasing, 0 at full; shape (counts,). None where no allocation asks for it.
     """
 
     name: str
@@ -43,6 +46,7 @@ class GroupChoice:
     damage: Vector
     error: Vector
     inner: tuple[str, ...] = ()
+    unexplained: Vector | None = None
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,15 @@ class Bound:
         cost: the cost as a function of all groups' counts.
         limit: the largest cost allowed.
         full: the cost of the unpruned network.
+        multilinear: whether the cost is multilinear in the counts and non-decreasing; any other
+            cost is evaluated at every count of every group.
     """
 
     name: str
     cost: Costs
     limit: float
     full: float
+    multilinear: bool = True
 
     @property
     def scale(self) -> float:
@@ -82,13 +89,49 @@ def holds(bounds: Sequence[Bound], counts: IndexArray) -> bool:
     return all(float(bound.cost(counts)) <= bound.limit for bound in bounds)
 
 
+def cost_steps(
+    bounds: Sequence[Bound], counts: IndexArray, allowed: IndexArray
+) -> tuple[Vector, Matrix]:
+    """The costs at some counts, and their change for each move of one group.
+
+    Args:
+        bounds: the bounds, whose costs are scaled to 1 for the unpruned network.
+        counts: shape (groups,).
+        allowed: the counts each group may move to, ascending; shape (groups, levels).
+
+    Returns:
+        Costs of shape (bounds,) and changes of shape (groups, levels, bounds).
+    """
+    costs = np.zeros(len(bounds))
+    steps = np.zeros((*allowed.shape, len(bounds)))
+    affine = [at for at, bound in enumerate(bounds) if bound.multilinear]
+    if affine:
+        costs[affine], prices = affine_costs(
+            [bounds[at] for at in affine], counts, allowed[:, 0], allowed[:, -1]
+        )
+        steps[..., affine] = (allowed - counts[:, None])[:, :, None] * prices[:, None, :]
+    for at, bound in enumerate(bounds):
+        if not bound.multilinear:
+            now, *moved = bound.cost(_moves(counts, allowed)) / bound.scale
+            costs[at], steps[..., at] = now, np.reshape(moved, allowed.shape) - now
+    return costs, steps
+
+
+def _moves(counts: IndexArray, allowed: IndexArray) -> IndexArray:
+    """The counts, then those after each move of one group: (1 + groups * levels, groups)."""
+    groups = np.arange(len(counts))
+    trials = np.tile(counts, (*allowed.shape, 1))
+    trials[groups, :, groups] = allowed
+    return np.concatenate([counts[None], trials.reshape(-1, len(counts))])
+
+
 def affine_costs(
     bounds: Sequence[Bound], counts: IndexArray, low: IndexArray, high: IndexArray
 ) -> tuple[Vector, Matrix]:
     """The costs at some counts, and the price of one more channel in each group.
 
     Args:
-        bounds: the bounds, whose costs are scaled to 1 for the unpruned network.
+        bounds: multilinear bounds, whose costs are scaled to 1 for the unpruned network.
         counts: shape (groups,).
         low: the smallest count of each group, shape (groups,).
         high: the largest, shape (groups,).
@@ -131,7 +174,12 @@ def _unreachable(
     )
     return (
         f"the target {bound.name} = {bound.limit / bound.scale:.4g} of the original "
-        f"({bound.limit:,.0f}) cannot be reached: the smallest reachable value is "
-        f"{least / bound.scale:.4g} ({least:,.0f}). {reason} "
+        f"({_amount(bound.limit)}) cannot be reached: the smallest reachable value is "
+        f"{least / bound.scale:.4g} ({_amount(least)}). {reason} "
         "Exclude fewer groups, lower the alignment, or choose a looser target."
     )
+
+
+def _amount(cost: float) -> str:
+    """A cost in whole units, if they say enough; milliseconds have fractions."""
+    return f"{cost:,.0f}" if cost >= WHOLE or cost == int(cost) else f"{cost:.4g}"

@@ -1,35 +1,33 @@
-"""How many channels every group keeps: under the user's targets, or as few as is safe."""
+"""How many channels every group keeps: under bounds on costs, or as few as the damage allows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
 from onnxprune.allocation import ALLOCATIONS, Bound, GroupChoice, PowerLaw
+from onnxprune.arrays import IndexArray, Vector
+from onnxprune.criteria import unexplained_variance
 from onnxprune.errors import TargetError
 from onnxprune.executor import Executor
+from onnxprune.gauges import Gauge, gauges_of
+from onnxprune.metric import Metric
 from onnxprune.options import Options
+from onnxprune.problems import group_problem
 from onnxprune.progress import shown
-from onnxprune.section_choice import section_choices, settled
-from onnxprune.section_damage import QuickRefit, measure_sections
-from onnxprune.sensitivity import LEVELS, measure_sensitivity, try_counts
+from onnxprune.section_choice import dropped, section_choices, settled
+from onnxprune.sensitivity import LEVELS, measure_sections, measure_sensitivity
 from onnxprune.study import Batches, Study
-from onnxprune.trials import TrialNetwork
+from onnxprune.target import Target
+from onnxprune.trials import Trials
 
-SAFE_ERROR = 0.1
-"""Without a target: relative error of the outputs, on samples not fitted on, that is accepted."""
+FACTORS = (1.0, 2.0, 4.0, 8.0)
+"""What the damages of sections are multiplied by, to have plans that drop many and few."""
 
 SEARCH_STEPS = 7
-"""Bisection steps over the fraction of MACs kept when there is no target: under 1 % apart."""
-
-TRIAL_PASSES = 4
-"""Times the calibration set all trials together may run through the network."""
-
-MIN_TRIAL_SAMPLES = 32
-"""Samples below which a trial says too little, whatever the budget."""
-
+"""Bisection steps over the fraction of MACs kept under targets on damage: within 1 %."""
 
 NO_DROPS: Mapping[str, float] = MappingProxyType({})
 
@@ -55,64 +53,140 @@ class Chooser:
 
     Attributes:
         study: the network and its rankings.
-        tune: samples for trials.
+        fit: samples that trials may be refitted on.
+        tune: samples to judge trials by.
         options: settings.
         executor: where trials run.
-        fit: samples to refit on what follows a section in its trial; None to leave that out.
     """
 
     study: Study
+    fit: Batches
     tune: Batches
     options: Options
     executor: Executor
-    fit: Batches | None = None
 
     @cached_property
-    def trials(self) -> TrialNetwork:
-        """The network for trials, with as many tuning samples as their budget allows."""
-        return trial_network(self.study, self.tune, self.options, self.executor)
+    def trials(self) -> Trials:
+        """Trials on as many samples as those of a sensitivity may take."""
+        return Trials.within_budget(
+            self.study,
+            self.fit,
+            self.tune,
+            self.options,
+            self.executor,
+            trials=len(LEVELS) * len(self.study.groups) + len(self.study.sections),
+        )
+
+    @cached_property
+    def finalists(self) -> Trials:
+        """Trials on more samples, for a few plans."""
+        study, fit, tune = self.study, self.fit, self.tune
+        return Trials.within_budget(
+            study, fit, tune, self.options, self.executor, trials=1 + len(FACTORS)
+        )
 
     @cached_property
     def laws(self) -> Mapping[str, PowerLaw]:
         """Group name -> its damage law, where the allocation measures them."""
-        if self.options.allocation != "sensitivity":
+        if self.options.composition.allocation != "sensitivity":
             return {}
-        return measure_sensitivity(self.study, self.trials, progress=self.options.progress)
+        return measure_sensitivity(self.study, self.trials)
 
     @cached_property
     def drops(self) -> Mapping[str, float]:
         """Section name -> what dropping it does, where the allocation measures that."""
-        if self.options.allocation != "sensitivity":
+        if self.options.composition.allocation != "sensitivity":
             return {}
-        options, behind = self.options, None
-        if self.fit is not None and options.recovery and options.sequential:
-            executor, provider = self.executor, options.provider
-            behind = QuickRefit(self.fit, self.tune, executor, options.seed, provider)
-        return measure_sections(self.study, self.trials, behind, progress=options.progress)
+        return measure_sections(self.study, self.trials)
 
-    def choose(self, bounds: Sequence[Bound], macs: Bound) -> Choice:
-        """Kept counts for all groups.
+    @cached_property
+    def unexplained(self) -> Mapping[str, Vector]:
+        """Group name -> what counts leave unexplained, where the allocation asks for it."""
+        return unexplained_of(self.study) if self.options.composition.allocation == "cumvar" else {}
+
+    def gauges(self, targets: Sequence[Target], metric: Metric | None) -> list[Gauge]:
+        """What trials say of targets on damage."""
+        return gauges_of(targets, lambda: self.trials, metric)
+
+    def under(
+        self, bounds: Sequence[Bound], allowed: Mapping[str, IndexArray] | None = None
+    ) -> Choice:
+        """The counts under bounds on costs that do least damage.
 
         Args:
-            bounds: the targets; none for the largest pruning that is safe.
-            macs: a bound on MACs, whose limit is searched where there are no targets.
+            bounds: the bounds.
+            allowed: group name -> the counts to choose among; None for all that are allowed.
 
         Raises:
-            TargetError: the targets cannot be reached, or nothing can be pruned safely.
+            TargetError: the bounds cannot be reached.
         """
-        if bounds:
-            return Choice(self._allocate(bounds), self.laws, self.drops)
+        known = self.study if allowed is None else replace(self.study, allowed=allowed)
+        return Choice(self._least_damage(known, bounds), self.laws, self.drops)
 
-        def within(fraction: float) -> dict[str, int]:
-            return self._allocate([replace(macs, limit=fraction * macs.full)])
+    def _least_damage(self, known: Study, bounds: Sequence[Bound]) -> dict[str, int]:
+        """The best of allocations that hold sections ever more dear, and one that drops none.
 
-        least = _least_fraction(self.study, macs)
+        Neighbours that take each other's part over are priced as if the other one stayed, so that
+        several dropped sections cost more than their sum. What that comes to, trials tell.
+        """
+        allocation, found = self.options.composition.allocation, []
+        for factor in FACTORS if self.drops else ():
+            drops = {name: factor * damage for name, damage in self.drops.items()}
+            counts = allocate(known, bounds, allocation, self.laws, self.unexplained, drops)
+            if counts not in found:
+                found.append(counts)
+        try:
+            narrowed = allocate(known, bounds, allocation, self.laws, self.unexplained)
+        except TargetError:
+            if not found:
+                raise
+        else:
+            found = [narrowed, *(counts for counts in found if dropped(known, counts))]
+        if len(found) == 1:
+            return found[0]
+        tried = self.finalists.tried(found, "comparing plans")
+        return min(zip(tried, found, strict=True), key=lambda pair: pair[0].divergence)[1]
+
+    def least(self, macs: Bound) -> float:
+        """The smallest fraction of the MACs that the groups' allowed counts can reach.
+
+        Raises:
+            TargetError: no group may lose a channel.
+        """
+        return _least_fraction(self.study, macs)
+
+    def at(self, fraction: float, macs: Bound) -> Choice:
+        """The counts with so much of the MACs that do least damage.
+
+        Raises:
+            TargetError: there are no counts with so few.
+        """
+        return self.under([replace(macs, limit=fraction * macs.full)])
+
+    def within(
+        self, gauges: Sequence[Gauge], macs: Bound, low: float, high: float
+    ) -> tuple[float, Choice] | None:
+        """The smallest fraction of the MACs whose trial stays within limits on damage.
+
+        Args:
+            gauges: the limits.
+            macs: the MACs.
+            low: a fraction that is too small.
+            high: a fraction that is large enough; what is found is smaller.
+
+        Returns:
+            The fraction and its counts; None if no fraction that was tried stays within.
+        """
+        best: tuple[float, Choice] | None = None
         progress = self.options.progress
-        safe = _largest_safe(self.study, self.trials, within, least, progress=progress)
-        return Choice(safe, self.laws, self.drops)
-
-    def _allocate(self, bounds: Sequence[Bound]) -> dict[str, int]:
-        return allocate(self.study, bounds, self.options.allocation, self.laws, self.drops)
+        for _ in shown(range(SEARCH_STEPS), "searching the largest pruning", progress=progress):
+            fraction = (low + high) / 2
+            choice = self.at(fraction, macs)
+            if all(gauge.holds(choice.counts) for gauge in gauges):
+                best, high = (fraction, choice), fraction
+            else:
+                low = fraction
+        return best
 
 
 def allocate(
@@ -120,21 +194,26 @@ def allocate(
     bounds: Sequence[Bound],
     allocation: str,
     laws: Mapping[str, PowerLaw],
+    unexplained: Mapping[str, Vector] | None = None,
     drops: Mapping[str, float] = NO_DROPS,
 ) -> dict[str, int]:
     """Group name -> kept count under the bounds, and section name -> 1, or 0 if it is dropped.
 
     Args:
         study: the network and its rankings.
-        bounds: the targets.
+        bounds: the bounds.
         allocation: name of an allocation.
-        laws: group name -> damage, for allocations that go by it.
+        laws: group name -> its damage law, where it was measured.
+        unexplained: as ``unexplained_of`` returns it, to save work; only ``cumvar`` needs it.
         drops: section name -> damage of dropping it; sections without stay.
 
     Raises:
         TargetError: the bounds cannot be reached.
     """
     choices = [_group_choice(study, group.name, laws) for group in study.groups]
+    if allocation == "cumvar":
+        curves = unexplained or unexplained_of(study)
+        choices = [replace(c, unexplained=curves[c.name][c.allowed]) for c in choices]
     choices += section_choices(study, drops)
     inner = [study.restricted(bound) for bound in bounds]
     counts = ALLOCATIONS[allocation].allocate(choices, inner)
@@ -142,15 +221,10 @@ def allocate(
     return settled(study, chosen)
 
 
-def trial_network(
-    study: Study, tune: Batches, options: Options, executor: Executor
-) -> TrialNetwork:
-    """The network for trials, with as many tuning samples as their budget allows."""
-    trials = len(LEVELS) * len(study.groups) + len(study.sections)
-    count = max(MIN_TRIAL_SAMPLES, TRIAL_PASSES * len(tune.samples) // trials)
-    extent = tune.samples.batch_extent or 1
-    subset = replace(tune, indices=tune.indices[: -(-count // extent) * extent])
-    return TrialNetwork(study.canonical, subset, executor, options.provider)
+def unexplained_of(study: Study) -> dict[str, Vector]:
+    """Group name -> share of its channels' second moment that each count leaves unexplained."""
+    problems = (group_problem(group, study.network, study.layers) for group in study.groups)
+    return {p.name: unexplained_variance(p, study.rankings[p.name].order) for p in problems}
 
 
 def _group_choice(study: Study, name: str, laws: Mapping[str, PowerLaw]) -> GroupChoice:
@@ -169,30 +243,3 @@ def _least_fraction(study: Study, macs: Bound) -> float:
             "groups"
         )
     return least
-
-
-def _largest_safe(
-    study: Study,
-    trials: TrialNetwork,
-    within: Callable[[float], dict[str, int]],
-    least: float,
-    *,
-    progress: bool = False,
-) -> dict[str, int]:
-    """The counts within the smallest fraction of MACs, from ``least`` on, that is safe."""
-    best: dict[str, int] | None = None
-    low, high = least, 1.0
-    for _ in shown(range(SEARCH_STEPS), "searching the largest safe pruning", progress=progress):
-        fraction = (low + high) / 2
-        counts = within(fraction)
-        distances = try_counts(study, trials, counts)
-        if max(distance.relative_error for distance in distances) <= SAFE_ERROR:
-            best, high = counts, fraction
-        else:
-            low = fraction
-    if best is None:
-        raise TargetError(
-            "no pruning keeps the outputs' relative error on calibration samples under "
-            f"{SAFE_ERROR:g}; give a --target to accept more, or more calibration samples"
-        )
-    return best

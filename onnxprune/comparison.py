@@ -55,6 +55,17 @@ class OutputDistance:
             self._agree += int(np.sum(old.argmax(axis=1) == new.argmax(axis=1)))
             self._divergence += float(kl_divergence(old, new).sum())
 
+    def merge(self, other: OutputDistance) -> None:
+        """Adds what another accumulator has seen of the same output."""
+        self.samples += other.samples
+        self._squared += other._squared
+        self._reference += other._reference
+        self._changed += other._changed
+        self._product += other._product
+        self._divergence += other._divergence
+        self._agree += other._agree
+        self._rows += other._rows
+
     @property
     def relative_error(self) -> float:
         """||changed - reference|| / ||reference|| over all samples."""

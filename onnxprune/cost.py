@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxprune.arrays import Array, Matrix, Vector
+from onnxprune.arrays import Array, IndexArray, Matrix, Vector
 from onnxprune.concrete import concrete
 from onnxprune.counts import AxisCounter, Count, Product, expand
+from onnxprune.groups import find_groups
 from onnxprune.mac_terms import LINEAR_OPS, MacTerms
 from onnxprune.network import Network
 from onnxprune.sections import Section
+
+BFLOAT16_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,10 @@ class Multilinear:
     slopes: Vector
 
     def __call__(self, counts: Array) -> Vector:
-        """The cost at kept counts of shape (..., groups + sections), shape (...).
-
-        Counts of the groups alone stand for all sections being kept.
-        """
+        """The cost at kept counts of shape (..., groups + sections), shape (...)."""
         counts = np.asarray(counts, np.float64)
-        left_out = self.slopes.shape[-1] - counts.shape[-1]
-        counts = np.concatenate([counts, np.ones((*counts.shape[:-1], left_out))], axis=-1)
-        factors = self.constants + np.einsum("...g,tfg->...tf", counts, self.slopes, optimize=True)
+        changes = counts @ self.slopes.reshape(self.constants.size, counts.shape[-1]).T
+        factors = self.constants + changes.reshape(*counts.shape[:-1], *self.constants.shape)
         total: Vector = factors.prod(axis=-1).sum(axis=-1)
         return total
 
@@ -52,6 +51,10 @@ class Multilinear:
         first = np.ones_like(self.constants)
         first[:, :1] = factor
         return Multilinear(self.constants * first, self.slopes * first[..., None])
+
+    def restricted(self, groups: IndexArray) -> Multilinear:
+        """The cost as a function of the counts of some groups; no other changes it."""
+        return Multilinear(self.constants, self.slopes[..., groups])
 
     @classmethod
     def of(cls, terms: Sequence[Product], groups: int) -> Multilinear:
@@ -77,6 +80,7 @@ class CostModel:
     Attributes:
         macs: multiply-accumulates of all LINEAR_OPS for one sample.
         params: elements of floating-point constants.
+        bytes: bytes of all constants.
         node_macs: name of a node -> MACs it takes in the unpruned network.
         shrinking: names of the nodes that take fewer when groups are cut.
         uncounted: names of the nodes whose output positions are not known; their weights count as
@@ -85,9 +89,15 @@ class CostModel:
 
     macs: Multilinear
     params: Multilinear
+    bytes: Multilinear
     node_macs: Mapping[str, float]
     shrinking: frozenset[str] = frozenset()
     uncounted: tuple[str, ...] = ()
+
+    def per_sample(self, batch: int) -> CostModel:
+        """The costs of a model that is fixed to a batch size, MACs for one of its samples."""
+        node_macs = {name: count / batch for name, count in self.node_macs.items()}
+        return replace(self, macs=self.macs.scaled(1 / batch), node_macs=node_macs)
 
 
 def cost_model(
@@ -112,19 +122,20 @@ def cost_model(
     mac_terms = MacTerms(network, shapes, counter)
     gates = Gates(sections, sizes.size)
     macs = {node.name: gates.around(mac_terms.of(node), [node]) for node in linear}
-    params = [
-        product
-        for tensor in network.graph.tensors().values()
-        if is_parameter(tensor)
-        for product in gates.around(
-            expand([counter.count(tensor, axis) for axis in range(len(tensor.shape))]),
-            tensor.outputs,
+    constants = [t for t in network.graph.tensors().values() if isinstance(t, gs.Constant)]
+    params: list[Product] = []
+    stored: list[Product] = []
+    for tensor in constants:
+        extents = [counter.count(tensor, axis) for axis in range(len(tensor.shape))]
+        params += gates.around(expand(extents), tensor.outputs) if is_parameter(tensor) else []
+        stored += gates.around(
+            expand([counter.fixed(_item_bytes(tensor)), *extents]), tensor.outputs
         )
-    ]
     full = np.append(sizes, np.ones(len(sections)))
     return CostModel(
         Multilinear.of([product for products in macs.values() for product in products], full.size),
         Multilinear.of(params, full.size),
+        Multilinear.of(stored, full.size),
         {name: float(Multilinear.of(products, full.size)(full)) for name, products in macs.items()},
         frozenset(
             name
@@ -144,25 +155,32 @@ class Gates:
     """
 
     def __init__(self, sections: Sequence[Section], groups: int) -> None:
+        self.count = len(sections)
         self._branches = [frozenset(section.branch) for section in sections]
-        self._gates = [
-            Count(0.0, np.eye(groups + len(sections))[groups + place])
-            for place in range(len(sections))
-        ]
-        self._behind = np.zeros(len(sections))
+        self._groups = groups
+
+    def of(self, nodes: Sequence[gs.Node]) -> IndexArray:
+        """Places among all counts of the sections without which none of these nodes is needed."""
+        names = [node.name for node in nodes]
+        found = [i for i, b in enumerate(self._branches) if names and b.issuperset(names)]
+        return self._groups + np.array(found, np.int64)
 
     def around(self, products: Sequence[Product], nodes: Sequence[gs.Node]) -> list[Product]:
         """The terms of what is needed as long as one of these nodes is."""
-        names = [node.name for node in nodes]
-        gates = tuple(
-            gate
-            for gate, branch in zip(self._gates, self._branches, strict=True)
-            if names and branch.issuperset(names)
-        )
-        return [(*map(self._widened, product), *gates) for product in products]
+        return [self.behind(product, self.of(nodes)) for product in products]
 
-    def _widened(self, count: Count) -> Count:
-        return Count(count.constant, np.append(count.slopes, self._behind))
+    def behind(self, product: Product, places: IndexArray) -> Product:
+        """A term times the counts at these places."""
+        every = np.eye(self._groups + self.count)
+        widened = (Count(c.constant, np.append(c.slopes, np.zeros(self.count))) for c in product)
+        return (*widened, *(Count(0.0, every[place]) for place in places))
+
+
+def counted_macs(
+    model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int | None, ...]]
+) -> float:
+    """Multiply-accumulates of a model as it is, pruned or not, for inputs of these shapes."""
+    return sum(cost_model(find_groups(model), model, input_shapes).node_macs.values())
 
 
 def parameter_count(model: onnx.ModelProto) -> int:
@@ -182,6 +200,11 @@ def is_parameter(tensor: gs.Tensor) -> bool:
     if isinstance(kind, int):  # of a type that NumPy lacks
         return kind == onnx.TensorProto.BFLOAT16
     return bool(np.issubdtype(np.dtype(kind), np.floating))
+
+
+def _item_bytes(tensor: gs.Constant) -> int:
+    """Bytes of one element of a constant."""
+    return BFLOAT16_BYTES if isinstance(tensor.dtype, int) else np.dtype(tensor.dtype).itemsize
 
 
 def tensor_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

@@ -15,8 +15,12 @@ class CalibrationError(OnnxPruneError):
     """The calibration samples do not fit the model, or cannot be read."""
 
 
+class MetricError(OnnxPruneError):
+    """The user's metric failed or is no number, or the labels do not fit the samples."""
+
+
 class TargetError(OnnxPruneError):
-    """The target cannot be reached; the message names the smallest reachable value."""
+    """The targets cannot be reached; the message names the values that can."""
 
 
 class PlanMismatchError(OnnxPruneError):

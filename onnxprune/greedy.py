@@ -4,7 +4,9 @@ Greedy descent lowers the group that costs least damage per cost saved, looking 
 (so that a curve that is not convex does not trap it), and takes prices anew as counts change.
 Then single counts are moved, the bounds repaired and the slack given back, for as long as the
 total damage falls and the work allowed lasts (derived here; exact for no class of costs, compared
-with brute force in the tests).
+with brute force in the tests). Where no group alone saves anything, because a cost goes in steps
+that several groups have to take together, the counts that matter least are lowered until one does;
+what that took too much of costs nothing and is given back.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.arrays import IndexArray, Matrix, Vector
-from onnxprune.budget import Bound, GroupChoice, affine_costs, holds
+from onnxprune.budget import Bound, GroupChoice, cost_steps, holds
 
 BATCH = 8
 """Groups // BATCH groups may move before prices are taken anew."""
@@ -101,12 +103,25 @@ class CountSearch:
                 levels[group] = target[group]
                 excess = excess - saved
                 moved = True
-            if not moved:
+            if not moved and not self._cross(levels, free):
                 return None
         return levels
 
+    def _cross(self, levels: IndexArray, free: NDArray[np.bool_]) -> bool:
+        """Lowers, in place, the free group that minds one level least; False if none can go."""
+        lower = free & (levels > 0)
+        if not lower.any() or all(bound.multilinear for bound in self._bounds):
+            return False
+        below = np.maximum(levels - 1, 0)
+        rise = self._damage[self._rows, below] - self._damage[self._rows, levels]
+        levels[np.argmin(np.where(lower, rise, np.inf))] -= 1
+        return True
+
     def refill(self, levels: IndexArray, free: NDArray[np.bool_]) -> IndexArray:
-        """Raises free groups while the bounds hold, the best repair per cost first."""
+        """Raises free groups while the bounds hold, the best repair per cost first.
+
+        What costs nothing is kept even if it repairs nothing.
+        """
         levels = levels.copy()
         banned = ~(self._real & free[:, None])
         while True:
@@ -115,7 +130,8 @@ class CountSearch:
             prices = self._prices(levels)
             gain = prices[self._rows, levels][:, None] - prices
             fits = np.all(steps <= slack, axis=2) & (self._levels > levels[:, None])
-            open_moves = fits & (gain > 0) & ~banned
+            free_of_cost = np.all(steps <= 0, axis=2) & (gain >= 0)
+            open_moves = fits & ((gain > 0) | free_of_cost) & ~banned
             if not open_moves.any():
                 return levels
             use = (np.maximum(steps, 0.0) / np.maximum(slack, TINY)).sum(axis=2)
@@ -169,10 +185,7 @@ class CountSearch:
     def _steps(self, levels: IndexArray) -> tuple[Vector, Matrix]:
         """Costs (bounds,), and their change for each move of one group (groups, levels, bounds)."""
         self.evaluations += 1
-        counts = self.counts(levels)
-        low, high = self._allowed[:, 0], self._allowed[:, -1]
-        cost, prices = affine_costs(self._bounds, counts, low, high)
-        return cost, (self._allowed - counts[:, None])[:, :, None] * prices[:, None, :]
+        return cost_steps(self._bounds, self.counts(levels), self._allowed)
 
     def _best_descents(
         self, levels: IndexArray, steps: Matrix, excess: Vector, free: NDArray[np.bool_]

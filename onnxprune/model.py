@@ -79,6 +79,15 @@ def is_large(model: onnx.ModelProto) -> bool:
         return True
 
 
+def file_bytes(model: onnx.ModelProto) -> int:
+    """Bytes that the model takes on disk, its weights included."""
+    if not is_large(model):
+        return int(model.ByteSize())
+    tensors = sum(int(tensor.ByteSize()) for tensor in model.graph.initializer)
+    nodes = sum(int(node.ByteSize()) for node in model.graph.node)
+    return tensors + nodes + sum(int(value.ByteSize()) for value in model.graph.value_info)
+
+
 def infer_shapes(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelProto:
     """The model with shapes of its intermediate tensors, as far as they can be known.
 

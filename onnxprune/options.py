@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
@@ -10,6 +11,9 @@ from onnxprune.alignment import Align
 from onnxprune.allocation import ALLOCATIONS
 from onnxprune.calibration import Preprocessing
 from onnxprune.criteria import CRITERIA, Criterion
+from onnxprune.methods import METHODS, RECOVERIES, Method
+from onnxprune.metric import Labels, UserMetric
+from onnxprune.recovery import Recovery
 from onnxprune.runtime import Provider
 
 
@@ -18,10 +22,12 @@ class Options:
     """Settings of ``prune``; the names are the command's.
 
     Attributes:
-        criterion: name of a criterion, or a criterion.
-        allocation: name of an allocation.
-        recovery: whether consumers are refitted; without, they are only sliced.
-        sequential: whether consumers are refitted in order, each on the pruned network's inputs.
+        method: name of a method; what follows overrides parts of it.
+        criterion: name of a criterion, or a criterion; None for the method's.
+        allocation: name of an allocation; None for the method's.
+        recovery: whether consumers are recovered; without, they are only sliced.
+        sequential: whether consumers are recovered in order, each on the pruned network's inputs,
+            where the method does so.
         align: channel counts are multiples of this; "auto" stays in onnxruntime's fast layout.
         include: regular expression; only groups whose name, or the name of a node that
             makes their channels, it finds are cut.
@@ -32,14 +38,25 @@ class Options:
         provider: onnxruntime provider: "cpu", "cuda" or "tensorrt".
         num_samples: calibration samples used; None for all.
         batch: samples per batch, where the model leaves that open.
+        max_memory: bytes of statistics and activations to hold; more go to temporary files, which
+            changes the time and not the result. What onnxruntime and the work on one layer take
+            comes on top. None for no limit.
         seed: of every random choice.
         preprocessing: how image files become inputs.
         progress: whether long stages show a bar.
         latency: whether latency is measured for the report.
+        latency_batch: samples in the feed that is timed; None for one, or for the batch size the
+            model is fixed to.
+        threads: threads within one operator while latency is measured.
+        evaluate: judges a model by a function of what it predicts, or ``file.py:function``;
+            higher is better.
+        labels: classes of the calibration samples, by which models are judged instead; an array,
+            or an .npy file.
     """
 
-    criterion: str | Criterion = "obs"
-    allocation: str = "sensitivity"
+    method: str = "onnxprune"
+    criterion: str | Criterion | None = None
+    allocation: str | None = None
     recovery: bool = True
     sequential: bool = True
     align: Align = "auto"
@@ -49,41 +66,70 @@ class Options:
     provider: Provider = "cpu"
     num_samples: int | None = None
     batch: int = 32
+    max_memory: int | None = None
     seed: int = 0
     preprocessing: Preprocessing | None = None
     progress: bool = False
     latency: bool = True
+    latency_batch: int | None = None
+    threads: int = 1
+    evaluate: str | UserMetric | None = None
+    labels: Labels | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.criterion, str) and self.criterion not in CRITERIA:
-            raise ValueError(f"unknown criterion '{self.criterion}'; known: {', '.join(CRITERIA)}")
-        if self.allocation not in ALLOCATIONS:
-            known = ", ".join(ALLOCATIONS)
-            raise ValueError(f"unknown allocation '{self.allocation}'; known: {known}")
+        _check_name("method", self.method, METHODS)
+        _check_name("criterion", self.criterion, CRITERIA)
+        _check_name("allocation", self.allocation, ALLOCATIONS)
         if self.provider not in get_args(Provider):
             known = ", ".join(get_args(Provider))
             raise ValueError(f"unknown provider '{self.provider}'; known: {known}")
         if isinstance(self.align, str) and self.align != "auto":
             raise ValueError(f"align is 'auto' or a number of channels, not '{self.align}'")
-        for number in (self.batch, self.num_samples, self.align):
+        for name in ("batch", "num_samples", "align", "threads", "latency_batch"):
+            number = getattr(self, name)
             if isinstance(number, int) and number < 1:
-                raise ValueError(f"batch, num_samples and align must be at least 1, not {number}")
+                raise ValueError(f"{name} must be at least 1, not {number}")
+        if self.max_memory is not None and self.max_memory < 0:
+            raise ValueError(f"max_memory must not be negative, but is {self.max_memory}")
+        if self.evaluate is not None and self.labels is not None:
+            raise ValueError("evaluate and labels are two ways to judge a model; give one")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, but is {self.seed}")
         _check_pattern(self.include)
         _check_pattern(self.exclude)
 
+    @property
+    def composition(self) -> Method:
+        """The method with what overrides it; a criterion without a name cannot be told."""
+        method = METHODS[self.method]
+        recovery = method.recovery if self.recovery else "none"
+        return Method(
+            criterion=self.criterion if isinstance(self.criterion, str) else method.criterion,
+            allocation=self.allocation or method.allocation,
+            recovery=recovery,
+            sequential=method.sequential and self.sequential and recovery != "none",
+        )
+
     def make_criterion(self) -> Criterion:
         """The criterion itself."""
-        if isinstance(self.criterion, str):
-            return CRITERIA[self.criterion](self.seed)
+        if self.criterion is None or isinstance(self.criterion, str):
+            return CRITERIA[self.composition.criterion](self.seed)
         return self.criterion
+
+    def make_recovery(self) -> Recovery:
+        """The recovery itself."""
+        return RECOVERIES[self.composition.recovery]
 
     def selects(self, names: tuple[str, ...]) -> bool:
         """Whether a group made by nodes of these names may be cut."""
         included = self.include is None or any(re.search(self.include, n) for n in names)
         excluded = self.exclude is not None and any(re.search(self.exclude, n) for n in names)
         return included and not excluded
+
+
+def _check_name(kind: str, given: object, table: Mapping[str, object]) -> None:
+    if isinstance(given, str) and given not in table:
+        raise ValueError(f"unknown {kind} '{given}'; known: {', '.join(table)}")
 
 
 def _check_pattern(pattern: str | None) -> None:

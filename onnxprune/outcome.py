@@ -1,4 +1,4 @@
-"""From what a run made to its report: checks, distances, costs and notes."""
+"""From what a run made and measured to its report."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
-import numpy as np
 import onnx
 
-from onnxprune.arrays import Feed, IndexArray
 from onnxprune.calibration import Split
 from onnxprune.choice import Choice
-from onnxprune.cost import CostModel, parameter_count
-from onnxprune.errors import ValidationError
-from onnxprune.executor import Executor
-from onnxprune.latency import Latency, interleaved_latency
+from onnxprune.cost import CostModel
+from onnxprune.measurement import Measured
+from onnxprune.metric import Metric
 from onnxprune.options import Options
+from onnxprune.plan import Plan, Weights
 from onnxprune.recovery import Solution
-from onnxprune.report import Footprint, FrozenReport, GroupReport, Price, Report, SectionReport
+from onnxprune.report import (
+    FrozenReport,
+    GroupReport,
+    MetricReport,
+    Price,
+    Report,
+    SectionReport,
+)
 from onnxprune.section_choice import dropped
 from onnxprune.sections import dropped_groups
-from onnxprune.study import Batches, Study
+from onnxprune.study import Study
 from onnxprune.target import Target
-from onnxprune.validation import compare
+from onnxprune.verdict import Check
 
 
 @dataclass(frozen=True)
@@ -35,16 +40,29 @@ class Outcome:
         pruned: the pruned model.
         study: what was learnt about it.
         choice: what was decided.
+        plan: what was cut.
+        weights: the consumers' recovered weights.
         solutions: consumer -> how its parts were recovered.
         cost: costs of the canonical model.
+        measured: what was measured on the pruned model.
+        checks: every target beside that.
     """
 
     original: onnx.ModelProto
     pruned: onnx.ModelProto
     study: Study
     choice: Choice
+    plan: Plan
+    weights: Weights
     solutions: Mapping[str, Sequence[Solution]]
     cost: CostModel
+    measured: Measured
+    checks: Sequence[Check]
+
+    @property
+    def macs(self) -> float:
+        """Multiply-accumulates of the pruned model."""
+        return self.measured.after.macs
 
     @property
     def plan_cuts(self) -> bool:
@@ -57,34 +75,11 @@ def describe(
     outcome: Outcome,
     targets: Sequence[Target],
     split: Split,
-    held_out: Batches,
-    sample: Feed,
     options: Options,
-    executor: Executor,
+    metric: Metric | None = None,
 ) -> Report:
-    """Measure the pruned model against the original and put everything into one record.
-
-    Raises:
-        ValidationError: the pruned model does not run, or its outputs are not numbers.
-    """
-    outputs = compare(outcome.original, outcome.pruned, held_out, executor, options.provider)
-    for output in outputs:
-        if not output.relative_error < float("inf"):
-            raise ValidationError(
-                f"output '{output.name}' of the pruned model, or of the original, is infinite or "
-                "not a number on calibration samples; check that they are what the model expects"
-            )
-    models = (outcome.original, outcome.pruned)
-    latencies: Sequence[Latency | None] = (None, None)
-    if options.latency:
-        latencies = interleaved_latency(
-            models, sample, provider=options.provider, progress=options.progress
-        )
-    macs = (outcome.study.sizes, _counts(outcome))
-    before, after = (
-        Footprint(parameter_count(m), round(float(outcome.cost.macs(c))), m.ByteSize(), latency)
-        for m, c, latency in zip(models, macs, latencies, strict=True)
-    )
+    """Put everything about a run into one record."""
+    measured = outcome.measured
     return Report(
         settings=_settings(targets, options),
         samples={
@@ -92,31 +87,44 @@ def describe(
             "tune": split.tune.size,
             "held_out": split.held_out.size,
         },
-        before=before,
-        after=after,
-        outputs=outputs,
+        before=measured.before,
+        after=measured.after,
+        outputs=measured.outputs,
+        targets=outcome.checks,
+        metric=_metric(metric, measured),
         sections=_sections(outcome),
         groups=_groups(outcome),
         frozen=_frozen(outcome),
-        notes=_notes(outcome, split),
+        notes=_notes(outcome, split) + _coarse(targets, options, split),
     )
 
 
-def _counts(outcome: Outcome) -> IndexArray:
-    counts = outcome.choice.counts
-    groups = outcome.study.network.groups
-    kept = [counts.get(group.name, group.size) for group in groups]
-    stays = [counts.get(section.name, 1) for section in outcome.study.sections]
-    return np.array([*kept, *stays], np.int64)
+def _coarse(targets: Sequence[Target], options: Options, split: Split) -> list[str]:
+    """A warning where one label more or less is more than the drop that is allowed."""
+    allowed = [target.value for target in targets if target.kind == "drop"]
+    step = 1 / split.held_out.size
+    if options.labels is None or not allowed or min(allowed) >= step:
+        return []
+    size = split.held_out.size
+    note = f"{size} held-out labels tell an accuracy to {step:.1%} only; more samples, or --eval"
+    return [f"{note} on a set of your own, tell more"]
+
+
+def _metric(metric: Metric | None, measured: Measured) -> MetricReport | None:
+    if metric is None or measured.metric is None:
+        return None
+    return MetricReport(metric.name, *measured.metric)
 
 
 def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
-    criterion = options.criterion
+    method = options.composition
+    criterion = options.criterion or method.criterion
     return {
         "target": [str(target) for target in targets],
+        "method": options.method,
         "criterion": criterion if isinstance(criterion, str) else repr(criterion),
-        "allocation": options.allocation,
-        "recovery": options.recovery,
+        "allocation": method.allocation,
+        "recovery": method.recovery,
         "align": options.align,
         "include": options.include,
         "exclude": options.exclude,
@@ -124,6 +132,8 @@ def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
         "provider": options.provider,
         "num_samples": options.num_samples,
         "batch": options.batch,
+        "threads": options.threads,
+        "latency_batch": options.latency_batch,
         "seed": options.seed,
         "versions": {name: version(name) for name in ("onnxprune", "onnx", "numpy", "scipy")},
     }
@@ -197,14 +207,20 @@ def _notes(outcome: Outcome, split: Split) -> list[str]:
     notes = [split.note] if split.note else []
     if not outcome.plan_cuts:
         notes.append("nothing was cut: the model meets the targets as it is")
+    before, after = outcome.measured.before.latency, outcome.measured.after.latency
+    if before and after and after.median > before.median:
+        notes.append(
+            f"the pruned model is slower: {before.median:.3f} ms became {after.median:.3f} ms; "
+            "give --target latency=0.8 to have time decide"
+        )
     thin = outcome.study.thin_layers()
     if thin:
         notes.append(
             f"few calibration rows for {len(thin)} consumers ({', '.join(thin[:3])}"
             f"{', ...' if len(thin) > 3 else ''}); more samples would recover them better"
         )
-    before = {node.op_type for node in outcome.original.graph.node}
-    subgraphs = sorted(before & {"If", "Loop", "Scan"})
+    operators = {node.op_type for node in outcome.original.graph.node}
+    subgraphs = sorted(operators & {"If", "Loop", "Scan"})
     if subgraphs:
         notes.append(f"what {', '.join(subgraphs)} compute inside was left as it is")
     return notes

@@ -64,6 +64,7 @@ class LayerProblem:
             for an entry that cannot be cut.
         taps: features per entry (the kernel's size for a convolution on patches, else 1).
         rows: how many rows of x stand behind ``gram``.
+        tune_rows: how many behind ``tune_gram``; 0 where they must not be fitted on.
         zero_padded: whether some features read padding, so that a flat bias is wrong at borders.
         targets: over the rows of ``gram``, where they are not W x + b.
         tune_targets: over those of ``tune_gram``; given if ``targets`` are.
@@ -81,6 +82,7 @@ class LayerProblem:
     zero_padded: bool = False
     targets: Targets | None = None
     tune_targets: Targets | None = None
+    tune_rows: int = 0
     refit: bool = True
     variance: float | None = None
 

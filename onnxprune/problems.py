@@ -57,8 +57,8 @@ class ConsumerView:
         weights = self.matrices(self.linear_map.weight.values, self.linear_map.bias_vector())
         parts = len(weights)
         channels = self.linear_map.read(self.channels)
-        seen = self._sum(fit)
-        grams, tune_grams = seen.mean(), self._sum(tune).mean()
+        seen, tuning = self._sum(fit), self._sum(tune)
+        grams, tune_grams = seen.mean(), tuning.mean()
         if self.linear_map.upsampling > 1:
             grams, tune_grams = about_zero(grams), about_zero(tune_grams)
         return [
@@ -70,6 +70,7 @@ class ConsumerView:
                 channels=channels[part],
                 taps=(weights[part].shape[1] - 1) // channels[part].size,
                 rows=seen.rows,
+                tune_rows=tuning.rows,
                 zero_padded=self.zero_padded,
             )
             for part in range(parts)

@@ -15,7 +15,7 @@ Gram matrices of other images (derived here).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -31,7 +31,7 @@ from onnxprune.linalg import (
     standardise,
     try_factor,
 )
-from onnxprune.plan import LayerProblem
+from onnxprune.plan import LayerProblem, Targets
 from onnxprune.yardstick import fit_yardstick, tune_yardstick
 
 RIDGES = (1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1)
@@ -159,6 +159,19 @@ def equations(problem: LayerProblem, features: IndexArray) -> Equations:
     return Equations(problem, features, moments, cross_mean / problem.gram[-1, -1])
 
 
+def pooled(problem: LayerProblem) -> LayerProblem:
+    """The problem on the rows to fit on and those to tune on together."""
+    rows = problem.rows + problem.tune_rows
+    share = problem.rows / rows
+    gram = share * problem.gram + (1 - share) * problem.tune_gram
+    targets = problem.targets
+    if targets is not None and problem.tune_targets is not None:
+        other = problem.tune_targets
+        cross = share * targets.cross + (1 - share) * other.cross
+        targets = Targets(cross, share * targets.second + (1 - share) * other.second)
+    return replace(problem, gram=gram, targets=targets, rows=rows)
+
+
 @dataclass(frozen=True)
 class NoRecovery:
     """Slices the weights and leaves the bias: what pruning without data does."""
@@ -198,11 +211,25 @@ class FixedRidge:
 
 @dataclass(frozen=True)
 class Trial:
-    """Weights of shape (outputs, kept features) and their error on ``tune_gram``."""
+    """Weights that were tried.
+
+    Attributes:
+        weight: shape (outputs, kept features).
+        tune_error: their error on ``tune_gram``.
+        label: what they are, for reports.
+        prior: what they were pulled towards, of the same shape.
+        ridge: how much; None for the prior itself.
+    """
 
     weight: Matrix
     tune_error: float
     label: str
+    prior: Matrix
+    ridge: float | None
+
+
+MakeTrial = Callable[[Matrix, str, Matrix, float | None], Trial]
+"""Measures weights, given their label, prior and ridge."""
 
 
 @dataclass(frozen=True)
@@ -229,21 +256,30 @@ class LeastSquares:
         system = equations(problem, features)
         tune = tune_yardstick(problem)
 
-        def trial(weight: Matrix, label: str) -> Trial:
-            return Trial(weight, tune.error(features, weight, system.bias(weight)), label)
+        def trial(weight: Matrix, label: str, prior: Matrix, ridge: float | None) -> Trial:
+            error = tune.error(features, weight, system.bias(weight))
+            return Trial(weight, error, label, prior, ridge)
 
-        trials = [trial(problem.weight[:, features], "slice")]
+        sliced = problem.weight[:, features]
+        trials = [trial(sliced, "slice", sliced, None)]
         if len(keep) < len(problem.channels):
-            trials.append(trial(channel_mix(problem, keep), "channel mix"))
+            mixed = channel_mix(problem, keep)
+            trials.append(trial(mixed, "channel mix", mixed, None))
         if len(keep):
             trials += self._ridge_search(system, trials, trial)
         best = min(trials, key=lambda found: found.tune_error)
-        bias = system.bias(best.weight)
-        error = fit_yardstick(problem).error(features, best.weight, bias)
-        return Solution(best.weight, bias, error, best.tune_error, best.label)
+        error = fit_yardstick(problem).error(features, best.weight, system.bias(best.weight))
+        if problem.tune_rows:  # what was to be chosen is chosen: all rows may count
+            system = equations(pooled(problem), features)
+        weight = best.weight
+        if best.ridge is not None and problem.tune_rows:
+            lower = factor(system.moments.correlation, best.ridge)
+            step = solve_right(lower, system.residual(best.prior))
+            weight = best.prior + step * system.moments.inverse_scale
+        return Solution(weight, system.bias(weight), error, best.tune_error, best.label)
 
     def _ridge_search(
-        self, system: Equations, priors: list[Trial], trial: Callable[[Matrix, str], Trial]
+        self, system: Equations, priors: list[Trial], trial: MakeTrial
     ) -> list[Trial]:
         """Tries every prior at the first ridge and follows the best; returns what was tried."""
         residuals = {prior.label: system.residual(prior.weight) for prior in priors}
@@ -259,6 +295,8 @@ class LeastSquares:
                 trial(
                     p.weight + solve_right(lower, residuals[p.label]) * inverse_scale,
                     label + p.label,
+                    p.weight,
+                    ridge,
                 )
                 for p in chosen
             ]
@@ -279,7 +317,3 @@ class LeastSquares:
         leader = int(np.argmin([tried.tune_error for tried in found]))
         smaller = follow(range(self.first - 1, -1, -1))
         return found + (smaller or follow(range(self.first + 1, len(self.ridges))))
-
-
-RECOVERIES: dict[str, Recovery] = {"least-squares": LeastSquares(), "none": NoRecovery()}
-"""Every recovery by its name."""

@@ -21,7 +21,7 @@ from onnxprune.host_gram import feature_rows
 from onnxprune.linear_map import FeatureSpec
 from onnxprune.plan import LayerProblem, Targets
 from onnxprune.problems import ConsumerView
-from onnxprune.sampling import GramRequest
+from onnxprune.sampling import GramRequest, window_extents
 from onnxprune.scores import about_zero
 
 
@@ -63,6 +63,12 @@ class Moments:
         """How many rows there were."""
         return round(float(self.gram[0, -1, -1]))
 
+    @property
+    def finite(self) -> bool:
+        """Whether no feature and no target was infinite or not a number."""
+        gram = np.diagonal(self.gram, axis1=1, axis2=2)
+        return bool(np.isfinite(gram).all() and np.isfinite(self.second).all())
+
     def mean(self) -> Moments:
         """The moments of one row; Grams exactly symmetric."""
         gram = (self.gram + self.gram.transpose(0, 2, 1)) / (2 * self.rows)
@@ -79,6 +85,7 @@ class Regression:
         keep: for every part the entries of its problem that survive.
         target: W and b of the targets, for every part shape (outputs, features + 1).
         prior: weights of the kept features to start from, shape (outputs, kept features + 1).
+        makes_own: whether ``target`` holds the consumer's own weights.
     """
 
     view: ConsumerView
@@ -86,6 +93,7 @@ class Regression:
     keep: list[IndexArray]
     target: Array
     prior: list[Matrix]
+    makes_own: bool = True
 
     @classmethod
     def of(
@@ -94,6 +102,8 @@ class Regression:
         alive: Array,
         target: tuple[Array, Array],
         prior: tuple[Array, Array],
+        *,
+        makes_own: bool = True,
     ) -> Regression:
         """The regression of a consumer.
 
@@ -102,45 +112,67 @@ class Regression:
             alive: which network-wide channels survive, shape (channels,).
             target: weight tensor and bias that make the targets of the original's activation.
             prior: weight tensor with the kept inputs only, and bias.
+            makes_own: whether ``target`` is the consumer's own.
         """
         kept = view.kept_inputs(alive)
         width = view.linear_map.inputs // view.linear_map.groups
         entries = np.concatenate([part + i * width for i, part in enumerate(kept)])
         made = np.stack(view.matrices(*target)).astype(np.float32)
-        return cls(view, entries, view.keep(alive), made, view.matrices(*prior))
+        return cls(view, entries, view.keep(alive), made, view.matrices(*prior), makes_own)
+
+    @property
+    def features(self) -> int:
+        """Kept features of each part."""
+        return int(self.prior[0].shape[1]) - 1
+
+    def target_rows(self, request: GramRequest, x: Array, uniforms: NDArray[np.float32]) -> Array:
+        """The targets W x + b of one batch, shape (parts, rows, outputs).
+
+        Args:
+            request: which rows of x.
+            x: what the consumer reads in the original network.
+            uniforms: the shard's numbers.
+        """
+        original = feature_rows(request, x, uniforms).astype(np.float32)
+        y: Array = original @ self.target[:, :, :-1].transpose(0, 2, 1)
+        return y if self._about_zero else y + self.target[:, None, :, -1]
 
     def moments(
-        self,
-        request: GramRequest,
-        x: Array,
-        pruned_x: Array,
-        missing: Array | None,
-        uniforms: NDArray[np.float32],
+        self, request: GramRequest, pruned_x: Array, y: Array, uniforms: NDArray[np.float32]
     ) -> Moments:
         """The moments of one batch.
 
         Args:
             request: which rows of x.
-            x: what the consumer reads in the original network.
-            pruned_x: what it reads in the pruned network, at full size.
-            missing: what the pruned network lacks at the join behind, of the shape of the output.
+            pruned_x: what the consumer reads in the pruned network, at full size.
+            y: the targets, shape (parts, rows, outputs).
             uniforms: the shard's numbers.
         """
         axis = request.spec.axis
         kept_x = np.take(pruned_x, self.entries, axis=axis)
         narrow = replace(request, extent=kept_x.shape[axis])
-        read = feature_rows(narrow, kept_x, uniforms).astype(np.float32)
-        original = feature_rows(request, x, uniforms).astype(np.float32)
-        y = original @ self.target[:, :, :-1].transpose(0, 2, 1)
-        if not self._about_zero:
-            y += self.target[:, None, :, -1]
-        if missing is not None:
-            y += self._missing_rows(missing, request.points, uniforms)
-        return Moments.of(read, y)
+        return Moments.of(feature_rows(narrow, kept_x, uniforms).astype(np.float32), y)
+
+    def missing_rows(
+        self, request: GramRequest, missing: Array, uniforms: NDArray[np.float32]
+    ) -> Array:
+        """What is missing at the rows' positions, shape (parts, rows, outputs).
+
+        Args:
+            request: which rows of x.
+            missing: what the pruned network lacks at a join behind, of the shape of the output.
+            uniforms: the shard's numbers.
+        """
+        linear_map = self.view.linear_map
+        spec = FeatureSpec(
+            linear_map.y.name, missing.ndim, linear_map.y_axis, parts=linear_map.groups
+        )
+        wanted = GramRequest(spec, missing.shape[linear_map.y_axis], request.points)
+        return feature_rows(wanted, missing, uniforms).astype(np.float32)
 
     def problems(self, fit: Moments, tune: Moments) -> list[LayerProblem]:
         """A problem for every part, whose entries are all kept."""
-        rows = fit.rows
+        rows, tune_rows = fit.rows, tune.rows
         fit, tune = (self._complete(moments.mean()) for moments in (fit, tune))
         channels = self.view.linear_map.read(self.view.channels)
         return [
@@ -155,6 +187,7 @@ class Regression:
                 zero_padded=self.view.zero_padded,
                 targets=Targets(fit.cross[part], float(fit.second[part])),
                 tune_targets=Targets(tune.cross[part], float(tune.second[part])),
+                tune_rows=tune_rows,
             )
             for part, keep in enumerate(self.keep)
         ]
@@ -174,14 +207,16 @@ class Regression:
         second = moments.second + np.einsum("po,po->p", bias, bias)
         return Moments(about_zero(moments.gram), cross, second)
 
-    def _missing_rows(self, missing: Array, points: int, uniforms: NDArray[np.float32]) -> Array:
-        """What is missing at the rows' positions, shape (parts, rows, outputs)."""
-        linear_map = self.view.linear_map
-        spec = FeatureSpec(
-            linear_map.y.name, missing.ndim, linear_map.y_axis, parts=linear_map.groups
-        )
-        request = GramRequest(spec, missing.shape[linear_map.y_axis], points)
-        return feature_rows(request, missing, uniforms).astype(np.float32)
+    def output_shape(self, request: GramRequest, x: Array) -> tuple[int, ...]:
+        """The shape of what the consumer makes of x, where its rows are positions of that."""
+        linear_map, window = self.view.linear_map, request.spec.window
+        if window is None:
+            others = [n for axis, n in enumerate(x.shape) if axis != request.spec.axis]
+        else:
+            pads = zip(x.shape[2:], window.pads_begin, window.pads_end, strict=True)
+            others = [len(x), *window_extents(window, tuple(map(sum, pads)))]
+        others.insert(linear_map.y_axis, linear_map.outputs)
+        return tuple(others)
 
     @property
     def takes_missing(self) -> bool:

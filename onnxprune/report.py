@@ -10,6 +10,7 @@ from typing import Any
 
 from onnxprune.comparison import OutputDistance
 from onnxprune.latency import Latency
+from onnxprune.verdict import Check, table
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,21 @@ class FrozenReport:
 
 
 @dataclass(frozen=True)
+class MetricReport:
+    """What the user's metric says.
+
+    Attributes:
+        name: what was measured.
+        before: its value for the original.
+        after: its value for the pruned model.
+    """
+
+    name: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything about a run.
 
@@ -117,6 +133,9 @@ class Report:
         before: the original model.
         after: the pruned model.
         outputs: distance of every output from the original's on the held-out samples.
+        targets: every target beside what was measured on the pruned model.
+        metric: the user's metric; None without one.
+        groups: every group that could be cut.
         sections: the residual sections that were dropped.
         groups: every group that could be cut and did not go with one of them.
         frozen: producers with frozen channels, those with most MACs first.
@@ -128,6 +147,8 @@ class Report:
     before: Footprint
     after: Footprint
     outputs: Sequence[OutputDistance]
+    targets: Sequence[Check]
+    metric: MetricReport | None
     sections: Sequence[SectionReport]
     groups: Sequence[GroupReport]
     frozen: Sequence[FrozenReport]
@@ -151,6 +172,17 @@ class Report:
                 }
                 for o in self.outputs
             ],
+            "targets": [
+                {
+                    "target": str(c.target),
+                    "limit": c.limit,
+                    "reached": c.reached,
+                    "original": c.full if c.target.is_cost else None,
+                    "holds": c.holds,
+                }
+                for c in self.targets
+            ],
+            "metric": None if self.metric is None else vars(self.metric),
             "sections": [
                 vars(s) | {"layers": list(s.layers), "groups": list(s.groups)}
                 for s in self.sections
@@ -182,7 +214,8 @@ class Report:
 
     def table(self) -> str:
         """The record for a terminal: before and after, output error, what stayed whole."""
-        return "\n".join([*_costs(self), "", *_outputs(self), "", *_channels(self)])
+        asked = [*table(self.targets), ""] if self.targets else []
+        return "\n".join([*_costs(self), "", *asked, *_outputs(self), "", *_channels(self)])
 
 
 def _footprint(footprint: Footprint) -> dict[str, Any]:
@@ -237,6 +270,9 @@ def _outputs(report: Report) -> list[str]:
             f"output {output.name}: relative error {output.relative_error:.4f}, "
             f"cosine {output.cosine:.5f}{same} ({output.samples} held-out samples)"
         )
+    if report.metric is not None:
+        name, before, after = vars(report.metric).values()
+        lines.append(f"{name}: {before:.4f} before, {after:.4f} after")
     return lines
 
 

@@ -85,6 +85,8 @@ _check_flavours()
 import onnxruntime  # noqa: E402 - the check above explains a failing import
 from onnxruntime.capi import onnxruntime_pybind11_state as _state  # noqa: E402
 
+VERSION = str(onnxruntime.__version__)
+
 # graphsurgeon folds constants in sessions of its own, which follow the default severity.
 onnxruntime.set_default_logger_severity(_FATAL)
 
@@ -122,6 +124,7 @@ class Session:
         arena: whether freed memory is kept for the next run. Off, peak memory is what one run
             needs; on, runs are faster.
         optimization: how far onnxruntime rewrites the graph.
+        profile: where a record of all kernels is written, as a prefix of a file name.
     """
 
     def __init__(
@@ -132,8 +135,12 @@ class Session:
         threads: int | None = None,
         arena: bool = True,
         optimization: Optimization = "all",
+        profile: Path | None = None,
     ) -> None:
         options = _options(threads, arena, optimization)
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile)
         self._name = str(model) if isinstance(model, (str, Path)) else "the model"
         try:
             with _loadable(model) as source:
@@ -179,6 +186,10 @@ class Session:
                 f"onnxruntime failed while running {self._name}: {error}"
             ) from error
         return results
+
+    def end_profile(self) -> Path:
+        """Stops recording; the JSON file that holds the record."""
+        return Path(self._session.end_profiling())
 
 
 def _options(

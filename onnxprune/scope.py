@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
-from onnxprune.alignment import Align, allowed_counts
+from onnxprune.alignment import Align, allowed_counts, useful_counts
 from onnxprune.allocation import Bound, Costs, GroupChoice
 from onnxprune.arrays import Array, IndexArray
 from onnxprune.budget import require_reachable
+from onnxprune.errors import UnsupportedModelError
 from onnxprune.network import ChannelGroup, Network
+from onnxprune.options import Options
 from onnxprune.sections import Section
 
 
@@ -46,8 +49,8 @@ class Scope:
 
     @property
     def sizes(self) -> IndexArray:
-        """Full counts of all groups of the network, shape (network.groups,)."""
-        return np.array([group.size for group in self.network.groups], np.int64)
+        """Full counts of all groups, and 1 for sections; shape (network.groups + sections,)."""
+        return self.counts({})
 
     @property
     def places(self) -> IndexArray:
@@ -55,21 +58,45 @@ class Scope:
         names = {group.name for group in self.groups}
         return np.array([i for i, g in enumerate(self.network.groups) if g.name in names], np.int64)
 
+    @cached_property
+    def _inside(self) -> IndexArray:
+        """1 where a section holds a group that may be cut, else 0; shape (sections, groups)."""
+        held = [[section.holds(group) for group in self.groups] for section in self.sections]
+        return np.array(held, np.int64).reshape(len(self.sections), len(self.groups))
+
     @property
     def floors(self) -> IndexArray:
         """The smallest counts of what may be cut or dropped, shape (groups + sections,)."""
         least = [self.allowed[group.name][0] for group in self.groups]
         return np.array([*least, *(0 for _ in self.sections)], np.int64)
 
-    def restricted(self, bound: Bound) -> Bound:
-        """A bound as a function of what may be cut or dropped, the other groups whole.
+    def counts(self, kept: Mapping[str, int]) -> IndexArray:
+        """Counts of all groups of the network, then sections; those not given stay whole.
 
-        The bound's own cost is asked for counts of all groups, and of the sections if there are.
+        Of shape (network.groups + sections,).
         """
-        dropping = len(self.sections)
-        sizes = np.append(self.sizes, np.ones(dropping, np.int64))
-        places = np.append(self.places, self.sizes.size + np.arange(dropping))
-        cost = bound.cost
+        groups = [kept.get(group.name, group.size) for group in self.network.groups]
+        return np.array([*groups, *(kept.get(s.name, 1) for s in self.sections)], np.int64)
+
+    def channels(self, counts: Array) -> Array:
+        """Channels kept of the groups that may be cut; those inside dropped sections are not.
+
+        Args:
+            counts: of all groups of the network, then sections; of shape (..., those).
+
+        Returns:
+            Of shape (...).
+        """
+        groups = len(self.network.groups)
+        dropped = counts[..., groups:] == 0
+        gone = dropped @ self._inside
+        kept: Array = np.where(gone > 0, 0, counts[..., self.places]).sum(axis=-1)
+        return kept
+
+    def restricted(self, bound: Bound) -> Bound:
+        """A bound as a function of what may be cut or dropped, the other groups whole."""
+        sizes, cost = self.sizes, bound.cost
+        places = np.append(self.places, np.arange(len(self.network.groups), sizes.size))
 
         def of_selected(counts: Array) -> Array:
             full = np.tile(sizes, (*counts.shape[:-1], 1))
@@ -78,6 +105,14 @@ class Scope:
 
         selected: Costs = of_selected
         return replace(bound, cost=selected)
+
+    def useful(self, bound: Bound) -> dict[str, IndexArray]:
+        """Group name -> the allowed counts that are worth having where only this is bounded."""
+        names = [group.name for group in self.groups]
+        allowed = [self.allowed[name] for name in names]
+        allowed += [np.ones(1, np.int64) for _ in self.sections]
+        useful = useful_counts(self.restricted(bound).cost, allowed)
+        return dict(zip(names, useful, strict=False))
 
     def require_reachable(self, bounds: Sequence[Bound]) -> None:
         """Raise TargetError if a bound fails with every group at its smallest count."""
@@ -89,3 +124,23 @@ class Scope:
         stays, lost = np.arange(2), np.zeros(2)
         choices += [GroupChoice(section.name, stays, lost, lost) for section in self.sections]
         require_reachable(choices, [self.restricted(bound) for bound in bounds])
+
+
+def prunable_groups(network: Network, options: Options) -> list[ChannelGroup]:
+    """The groups of a network that the options let be cut.
+
+    Raises:
+        UnsupportedModelError: there are none; the message says why.
+    """
+    wide = [group for group in network.groups if group.size > group.part_count]
+    chosen = [g for g in wide if options.selects((g.name, *g.producers))]
+    if chosen:
+        return chosen
+    if wide:
+        names = [f"'{group.name}'" for group in wide[:5]] + ["..."] * (len(wide) > 5)
+        raise UnsupportedModelError(
+            f"--include and --exclude leave none of the channel groups: {', '.join(names)}"
+        )
+    reasons = "; ".join(f"'{f.producer}': {f.reason}" for f in network.frozen[:5])
+    why = reasons or "it has no Conv, ConvTranspose, Gemm, MatMul or recurrent layer"
+    raise UnsupportedModelError(f"nothing in the model can be pruned ({why})")

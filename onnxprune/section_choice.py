@@ -17,6 +17,8 @@ from onnxprune.arrays import Array, Vector
 from onnxprune.network import Network
 from onnxprune.options import Options
 from onnxprune.plan import Drop, Weights
+from onnxprune.recovery import Recovery
+from onnxprune.refit import Prior, refit
 from onnxprune.sections import Section, dropped_groups, find_sections
 from onnxprune.study import Study
 
@@ -60,6 +62,30 @@ def _means(study: Study, section: Section) -> dict[str, Vector]:
         ]
         means[name] = study.views[name].bias_tensor(rows).astype(np.float64)
     return means
+
+
+def prior_of(
+    study: Study, counts: Mapping[str, int], recovery: Recovery, *, progress: bool = False
+) -> Prior:
+    """One-shot recovery at these counts: the means of what is dropped, weights for the rest.
+
+    Args:
+        study: the network.
+        counts: of some of the groups and sections; the others stay whole.
+        recovery: how a consumer is solved.
+        progress: whether to show a bar.
+    """
+    sections = dropped(study, counts)
+    gone = frozenset(node for section in sections for node in section.branch)
+    prior = refit(
+        {name: view for name, view in study.views.items() if name not in gone},
+        study.layers,
+        study.survivors(study.keeps(counts)),
+        recovery,
+        {name: view for name, view in study.contractions.items() if name not in gone},
+        progress=progress,
+    )
+    return replace(prior, emptied=replacements(study, sections), gone=gone)
 
 
 def with_constants(weights: Weights, study: Study, sections: Iterable[Section]) -> Weights:

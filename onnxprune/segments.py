@@ -8,14 +8,18 @@ make the frontier wider.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import onnx
-from onnx import helper
+from onnx import AttributeProto, helper
 
 from onnxprune.arrays import Array
 from onnxprune.extract import read_by
+
+_NO_TENSORS = {"Optional", "SequenceConstruct", "SequenceEmpty", "SequenceErase"}
+_NO_TENSORS |= {"SequenceInsert", "SequenceMap", "SplitToSequence"}
+"""Operators that make sequences and optionals."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,13 @@ class Segments:
         self.all = tuple(reversed(found))
         self.inputs = tuple(sorted(needed))
 
+    def part(self, segment: Segment, nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> Segment:
+        """What some of a segment's nodes need to compute some of its outputs.
+
+        Its inputs are of the frontier before the segment, or made by the segment's other nodes.
+        """
+        return replace(self._segment(nodes, outputs), passed=segment.passed)
+
     def _segment(self, nodes: Sequence[onnx.NodeProto], needed: set[str]) -> Segment:
         """The part of these nodes that computes what is needed behind them."""
         made_here = {name for node in nodes for name in node.output}
@@ -102,18 +113,16 @@ class Segments:
             values: initializers that hold something else here.
         """
         model = onnx.ModelProto(
-            ir_version=self._model.ir_version, opset_import=self._model.opset_import
+            ir_version=self._model.ir_version,
+            opset_import=self._model.opset_import,
+            functions=self._model.functions,
         )
         graph = model.graph
         graph.name = self._model.graph.name
         graph.node.extend(segment.nodes)
-        for name in sorted(segment.initializers):
-            changed = values.get(name)
-            graph.initializer.append(
-                self._weights[name]
-                if changed is None
-                else onnx.numpy_helper.from_array(changed, name)
-            )
+        graph.initializer.extend(
+            self._weight(name, values.get(name)) for name in sorted(segment.initializers)
+        )
         graph.sparse_initializer.extend(self._model.graph.sparse_initializer)
         graph.input.extend(self._typed(name, frontier[name]) for name in segment.inputs)
         if model.ir_version < 4:  # every initializer is a graph input as well
@@ -124,10 +133,53 @@ class Segments:
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in segment.outputs)
         return model
 
+    def _weight(self, name: str, changed: Array | None) -> onnx.TensorProto:
+        """An initializer; what it holds instead takes its type."""
+        own = self._weights[name]
+        if changed is None:
+            return own
+        dtype = helper.tensor_dtype_to_np_dtype(own.data_type)
+        return onnx.numpy_helper.from_array(changed.astype(dtype, copy=False), name)
+
     def _typed(self, name: str, array: Array) -> onnx.ValueInfoProto:
-        """What is known of a tensor; what can be seen of an example where that is nothing."""
+        """The type of an example, with the extents that are recorded and that it confirms.
+
+        onnxruntime refuses an input that contradicts its shape, and shapes that are recorded
+        inside of a model need not be right.
+        """
         known = self._values.get(name)
-        if known is not None and known.type.tensor_type.HasField("shape"):
-            return known
+        dims = [] if known is None else list(known.type.tensor_type.shape.dim)
+        extents: list[int | None] = [None] * array.ndim
+        if len(dims) == array.ndim:
+            pairs = zip(dims, array.shape, strict=True)
+            extents = [extent if dim.dim_value == extent else None for dim, extent in pairs]
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-        return helper.make_tensor_value_info(name, kind, [None] * array.ndim)
+        return helper.make_tensor_value_info(name, kind, extents)
+
+
+def forbidden_cuts(model: onnx.ModelProto) -> set[int]:
+    """Where a model cannot be cut: where a sequence or an optional would have to wait.
+
+    Returns:
+        Numbers of nodes before such places.
+    """
+    opaque: dict[str, int] = {}
+    forbidden: set[int] = set()
+    for place, node in enumerate(model.graph.node):
+        for name in read_by(node) & opaque.keys():
+            forbidden.update(range(opaque[name] + 1, place + 1))
+        opaque |= dict.fromkeys(_no_tensors(node, opaque), place)
+    return forbidden
+
+
+def _no_tensors(node: onnx.NodeProto, opaque: Mapping[str, int]) -> Iterator[str]:
+    """The outputs of a node that are sequences or optionals."""
+    if node.op_type in _NO_TENSORS or (node.op_type == "Identity" and node.input[0] in opaque):
+        yield from node.output
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            # the first results of a Loop's body and of a Scan's are not (all) the node's own
+            last = attribute.g.output[len(attribute.g.output) - len(node.output) :]
+            for name, inner in zip(node.output, last, strict=False):
+                if not inner.type.HasField("tensor_type") and inner.type.WhichOneof("value"):
+                    yield name

@@ -3,54 +3,40 @@
 A consumer's own error says little about what the network makes of it. Each group is therefore
 pruned alone at a few levels, with its consumers recovered, and the divergence of the outputs is
 measured; a power law of the consumers' error is fitted through these trials and prices every count.
+A residual section has one trial: without it.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import numpy as np
 
 from onnxprune.allocation import PowerLaw, fit_damage
 from onnxprune.arrays import IndexArray
-from onnxprune.comparison import OutputDistance
-from onnxprune.progress import shown
-from onnxprune.refit import padded, refit
-from onnxprune.section_choice import dropped, replacements
 from onnxprune.study import Study
-from onnxprune.trials import TrialNetwork
+from onnxprune.trials import Trials
 
 LEVELS = (0.75, 0.4, 0.15)
 """Fractions of a group kept in its trials."""
 
 
-def measure_sensitivity(
-    study: Study, network: TrialNetwork, *, progress: bool = False
-) -> dict[str, PowerLaw]:
+def measure_sensitivity(study: Study, trials: Trials) -> dict[str, PowerLaw]:
     """The damage law of every group, from trial prunings of that group alone."""
+    levels = {group.name: trial_counts(study.allowed[group.name]) for group in study.groups}
+    plans = [{name: count} for name, counts in levels.items() for count in counts]
+    tried = iter(trials.tried(plans, "measuring sensitivity"))
     laws = {}
-    for group in shown(study.groups, "measuring sensitivity", progress=progress):
-        ranking = study.rankings[group.name]
-        counts = trial_counts(study.allowed[group.name])
-        errors = [float(ranking.error[count]) for count in counts]
-        divergences = [try_counts(study, network, {group.name: count}) for count in counts]
-        laws[group.name] = (
-            fit_damage(errors, [float(np.mean([d.divergence for d in t])) for t in divergences])
-            if counts
-            else PowerLaw(0.0, 1.0, 0.0)
-        )
+    for name, counts in levels.items():
+        errors = [float(study.rankings[name].error[count]) for count in counts]
+        divergences = [next(tried).divergence for _ in counts]
+        laws[name] = fit_damage(errors, divergences) if counts else PowerLaw(0.0, 1.0, 0.0)
     return laws
 
 
-def try_counts(
-    study: Study, network: TrialNetwork, counts: Mapping[str, int]
-) -> list[OutputDistance]:
-    """Distances of the outputs at these counts, consumers recovered quickly, sections dropped."""
-    alive = study.survivors(study.keeps(counts))
-    tried = refit(study.views, study.layers, alive, study.trial_recovery, study.contractions)
-    weights = padded(study.views, tried.weights, alive)
-    emptied = replacements(study, dropped(study, counts))
-    return network.distances(weights | emptied, tried.masks)
+def measure_sections(study: Study, trials: Trials) -> dict[str, float]:
+    """Section name -> divergence of the outputs when it alone is dropped."""
+    names = [section.name for section in study.sections]
+    tried = trials.tried([{name: 0} for name in names], "measuring sections")
+    return {name: trial.divergence for name, trial in zip(names, tried, strict=True)}
 
 
 def trial_counts(allowed: IndexArray) -> list[int]:

@@ -2,20 +2,23 @@
 
 One-shot recovery solves every consumer on the original's activations. In the pruned network the
 inputs are not those any more: errors of all layers before add up. Here the original network and
-the pruned one (at full size, see ``full_size``) advance side by side; at each stage its consumers
-are solved against the original's outputs, and the pruned network goes on with their new weights.
-Consumers that lose no inputs but see changed ones are solved as well.
+pruned ones (at full size, see ``full_size``) advance side by side; at each stage its consumers are
+solved against the original's outputs, and the pruned networks go on with their new weights.
+Consumers that lose no inputs but see changed ones are solved as well. At the end the outputs are
+compared: several plans at once are trials, each of which costs what lies behind its first cut.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from onnxprune.arrays import Array
+from onnxprune.comparison import OutputDistance
 from onnxprune.executor import Executor
 from onnxprune.extract import known_shapes
 from onnxprune.full_size import FullSize
@@ -23,190 +26,184 @@ from onnxprune.plan import Weights
 from onnxprune.problems import ConsumerView, consumer_views
 from onnxprune.recovery import Recovery, Solution
 from onnxprune.refit import Prior, as_it_is, padded
-from onnxprune.regression import Moments, Regression
+from onnxprune.regression import Regression
 from onnxprune.runtime import Provider
-from onnxprune.sampling import GramRequest, draw_uniforms, request_for
-from onnxprune.section_choice import replacements
-from onnxprune.sections import Section
-from onnxprune.side_by_side import Frontier, Key, SideBySide
-from onnxprune.stages import Site, Stage, stages_of
-from onnxprune.statistics import ROWS_PER_FEATURE
+from onnxprune.sampling import request_for
+from onnxprune.side_by_side import Key, SideBySide
+from onnxprune.stage_rows import FIT, StageRows, Sums
+from onnxprune.stages import Stage, downstream, stages_of
 from onnxprune.study import Batches, Study
 from onnxprune.tensor_store import TensorStore
+from onnxprune.variant_distances import VariantDistances
 
-FIT, TUNE = 0, 1
+ROWS_PER_FEATURE = 100
+"""Rows wanted for each kept feature: only half as many features or fewer are left by now."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Refitted:
-    """The result of a sequential refit.
+    """One plan after its sequential refit.
 
     Attributes:
         weights: of all consumers that lose inputs or see changed ones.
         solutions: consumer -> how its parts were solved, where they were solved here.
-        node_runs: how many nodes were executed, once for each batch and network.
-        spilled: bytes of activations that were written to files.
+        distances: from the original's, of every numeric output on the samples to tune on.
     """
 
     weights: Weights
     solutions: dict[str, list[Solution]]
-    node_runs: int
-    spilled: int
+    distances: list[OutputDistance]
 
 
 def refit_in_order(
     study: Study,
-    prior: Prior,
-    recovery: Recovery,
+    priors: Sequence[Prior],
+    recovery: Recovery | None,
     fit: Batches,
     tune: Batches,
     executor: Executor,
     *,
+    choose_on_tune: bool = True,
+    widest: int | None = None,
     seed: int = 0,
     provider: Provider = "cpu",
     max_memory: int | None = None,
-    sections: Sequence[Section] = (),
-    at_most: int | None = None,
-) -> Refitted:
-    """Solve the consumers of a pruned network in execution order.
+) -> list[Refitted]:
+    """Solve the consumers of pruned networks in execution order.
 
     Args:
         study: the network.
-        prior: what the refit starts from.
-        recovery: how a consumer is solved.
+        priors: for every plan what its refit starts from.
+        recovery: how a consumer is solved; None to compare outputs as they are.
         fit: samples to fit on.
-        tune: samples to choose prior and ridge on.
+        tune: samples the outputs are compared on.
         executor: where batches run.
+        choose_on_tune: whether the recovery chooses something on the samples to tune on.
+        widest: consumers that keep more features than this stay as they are; None for all.
         seed: of the drawn positions.
         provider: where the networks run.
         max_memory: bytes of activations to hold in memory; more go to files. None for no limit.
-        sections: what is dropped; its consumers make what stands in its place, and stay so.
-        at_most: stages that are solved, the first ones; None for all.
+
+    Returns:
+        For every plan its refit.
     """
     full = FullSize.of(study.canonical)
-    weights = dict(prior.weights.arrays)
-    cut = padded(study.views, prior.weights, prior.alive)
-    changes = full.replaced(cut | replacements(study, sections), prior.masks)
-    gone = {node for section in sections for node in section.branch}
-    stages = stages_of(full.model, study.network, changes, gone)[:at_most]
+    plans = [_Plan.of(study, full, prior) for prior in priors]
+    changed = {name for plan in plans for name in plan.changes}
+    stages = stages_of(full.model, study.network, changed) if recovery is not None else []
     views = consumer_views(study.network, {site.name for s in stages for site in s.sites})
-    solutions: dict[str, list[Solution]] = {}
+    compared = VariantDistances.of(full.model, next(iter(tune)), len(fit), len(plans))
     store: TensorStore[Key]
     with TensorStore(max_memory) as store:
         networks = SideBySide(
             full.model,
-            [stage.cut for stage in stages],
-            [stage.wanted for stage in stages],
+            [*(stage.cut for stage in stages), len(full.model.graph.node)],
+            [*(stage.wanted for stage in stages), set(compared.outputs)],
             itertools.chain(fit, tune),
+            [plan.changes for plan in plans],
             store,
             executor,
             provider,
         )
-        networks.change(changes)
+        sets = (fit, tune) if choose_on_tune else (fit,)
         for number, stage in enumerate(stages):
-            rows = _Rows.of(stage, study, views, prior, weights, (fit, tune), seed)
-            label = f"refitting, stage {number + 1} of {len(stages)}"
+            rows = _rows(stage, study, views, plans, sets, seed, widest)
             sums: Sums = {}
-            sums = networks.advance(rows.of_batch, _add, sums, label=label)
-            for name, moments in sums.items():
-                view, problems = views[name], rows.regressions[name].problems(*moments)
+            label = f"refitting, stage {number + 1} of {len(stages)}"
+            sums = networks.advance(rows.of_batch, rows.add, sums, label=label)
+            for (variant, name), moments in sums.items():
+                if not all(part.finite for part in moments):
+                    logger.warning("%s is not refitted: its input is infinite or no number", name)
+                    continue
+                problems = rows.regressions[variant, name].problems(moments[FIT], moments[-1])
+                assert recovery is not None
                 solved = [recovery.solve(p, np.arange(len(p.channels))) for p in problems]
-                weight = view.weight_tensor([solution.weight for solution in solved])
-                weights[name] = weight, view.bias_tensor([solution.bias for solution in solved])
-                solutions[name] = solved
-                new = padded(views, Weights({name: weights[name]}), prior.alive)
-                changes |= full.replaced(new, before=changes)
-            networks.change(changes)
-        return Refitted(Weights(weights), solutions, networks.node_runs, store.bytes_spilled)
+                networks.change(variant, plans[variant].take(views[name], solved, full))
+        networks.advance(compared.of_batch, compared.add, None, label="comparing outputs")
+    return [
+        Refitted(Weights(plan.weights), plan.solutions, compared.distances(variant))
+        for variant, plan in enumerate(plans)
+    ]
 
 
-Sums = dict[str, list[Moments]]
-"""Consumer -> its moments on the samples to fit on, and on those to tune on."""
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """How the consumers of one stage are seen.
+@dataclass
+class _Plan:
+    """Accumulator: what has become of one plan.
 
     Attributes:
-        stage: the stage.
-        regressions: consumer -> its regression.
-        requests: consumer -> which rows are taken, to fit on and to tune on.
-        fit_batches: how many batches are there to fit on; those to tune on follow.
-        seed: of the drawn positions.
+        prior: what its refit starts from.
+        weights: of its consumers, as far as they are solved.
+        changes: what initializers of the full-size network hold instead of their own.
+        moved: the tensors that depend on the cuts.
+        solutions: consumer -> how its parts were solved.
     """
 
-    stage: Stage
-    regressions: Mapping[str, Regression]
-    requests: Mapping[str, list[GramRequest]]
-    fit_batches: int
-    seed: int
+    prior: Prior
+    weights: dict[str, tuple[Array, Array]]
+    changes: dict[str, Array]
+    moved: set[str]
+    solutions: dict[str, list[Solution]] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls,
-        stage: Stage,
-        study: Study,
-        views: Mapping[str, ConsumerView],
-        prior: Prior,
-        weights: Mapping[str, tuple[Array, Array]],
-        sets: tuple[Batches, Batches],
-        seed: int,
-    ) -> _Rows:
-        """What is seen at a stage, given the weights so far."""
-        shapes = known_shapes(study.canonical, {site.x for site in stage.sites})
-        regressions, requests = {}, {}
-        for site in stage.sites:
-            view = views[site.name]
-            own = as_it_is(view.linear_map)
-            start = weights.get(site.name, own)
-            target = prior.targets.get(site.name, own)
-            regressions[site.name] = Regression.of(view, prior.alive, target, start)
-            requests[site.name] = [
-                request_for(
-                    view.specs[0],
-                    shapes[site.x],
-                    samples=batches.indices.size,
-                    batch=batches.size,
-                    rows_per_feature=ROWS_PER_FEATURE,
-                )
-                for batches in sets
-            ]
-        return cls(stage, regressions, requests, len(sets[FIT]), seed)
+    def of(cls, study: Study, full: FullSize, prior: Prior) -> _Plan:
+        """A plan before its refit."""
+        widened = padded(study.views, prior.weights, prior.alive)
+        changes = full.replaced({**widened, **prior.emptied}, prior.masks)
+        moved = downstream(full.model, changes)
+        return cls(prior, dict(prior.weights.arrays), changes, moved)
 
-    def of_batch(self, batch: int, frontier: Frontier) -> dict[str, tuple[int, Moments]]:
-        """Consumer -> which samples these are, and their moments."""
-        which = FIT if batch < self.fit_batches else TUNE
-        shard = batch - which * self.fit_batches
-        found = {}
-        for site in self.stage.sites:
-            request = self.requests[site.name][which]
-            found[site.name] = (
-                which,
-                self.regressions[site.name].moments(
-                    request,
-                    frontier.original(site.x),
-                    frontier.changed(site.x),
-                    self._missing(site, frontier),
-                    draw_uniforms(self.seed + which, shard, request.points),
-                ),
+    def take(self, view: ConsumerView, solved: list[Solution], full: FullSize) -> dict[str, Array]:
+        """Takes over the solution of a consumer; returns what initializers hold now."""
+        weight = view.weight_tensor([solution.weight for solution in solved])
+        bias = view.bias_tensor([solution.bias for solution in solved])
+        self.weights[view.name] = weight, bias
+        self.solutions[view.name] = solved
+        new = padded({view.name: view}, Weights({view.name: (weight, bias)}), self.prior.alive)
+        values = full.replaced(new, before=self.changes)
+        self.changes |= values
+        return values
+
+    def regression(self, view: ConsumerView) -> Regression:
+        """What a consumer is regressed on."""
+        own = as_it_is(view.linear_map)
+        start = self.weights.get(view.name, own)
+        mixed = self.prior.targets.get(view.name)
+        return Regression.of(view, self.prior.alive, mixed or own, start, makes_own=mixed is None)
+
+
+def _rows(
+    stage: Stage,
+    study: Study,
+    views: Mapping[str, ConsumerView],
+    plans: Sequence[_Plan],
+    sets: Sequence[Batches],
+    seed: int,
+    widest: int | None,
+) -> StageRows:
+    """How the consumers of a stage are seen."""
+    shapes = known_shapes(study.canonical, {site.x for site in stage.sites})
+    requests = {
+        site.name: [
+            request_for(
+                views[site.name].specs[0],
+                shapes[site.x],
+                samples=batches.indices.size,
+                batch=batches.size,
+                rows_per_feature=ROWS_PER_FEATURE,
             )
-        return found
-
-    def _missing(self, site: Site, frontier: Frontier) -> Array | None:
-        """What the pruned network lacks at the joins behind a consumer."""
-        if not self.regressions[site.name].takes_missing:
-            return None
-        skips = [skip for skip in site.skips if frontier.differs(skip)]
-        lacks = [frontier.original(skip) - frontier.changed(skip) for skip in skips]
-        return sum(lacks[1:], lacks[0]) if lacks else None
-
-
-def _add(total: Sums, partial: dict[str, tuple[int, Moments]]) -> Sums:
-    for name, (which, moments) in partial.items():
-        sums = total.setdefault(name, [])
-        if which < len(sums):
-            sums[which].add(moments)
-        else:
-            sums.append(moments)
-    return total
+            for batches in sets
+        ]
+        for site in stage.sites
+    }
+    regressions = {}
+    for variant, plan in enumerate(plans):
+        for site in stage.sites:
+            if site.name in plan.prior.gone:
+                continue
+            if not plan.moved.isdisjoint((site.x, *site.skips)):
+                regression = plan.regression(views[site.name])
+                if widest is None or regression.features <= widest:
+                    regressions[variant, site.name] = regression
+    return StageRows(stage.sites, regressions, requests, len(sets[FIT]), seed)

@@ -8,7 +8,7 @@ error it takes over.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import onnx
@@ -18,6 +18,7 @@ from onnxprune.extract import read_by
 from onnxprune.linear_map import LinearMap, results
 from onnxprune.network import Network
 from onnxprune.recurrent_map import RecurrentMap
+from onnxprune.segments import forbidden_cuts
 
 
 @dataclass(frozen=True)
@@ -55,35 +56,34 @@ class Stage:
         return {tensor for site in self.sites for tensor in (site.x, *site.skips)}
 
 
-def stages_of(
-    model: onnx.ModelProto,
-    network: Network,
-    changed: Iterable[str],
-    gone: Set[str] = frozenset(),
-) -> list[Stage]:
+def stages_of(model: onnx.ModelProto, network: Network, changed: Iterable[str]) -> list[Stage]:
     """The stages of a network some of whose weights change.
 
     Consumers that neither read nor are added to anything that changes are left out. So is one
     whose weights are used by several nodes, or whose input its own node makes: it cannot be solved
-    before its input is final.
+    before its input is final. And so is one that reads what has no known extents, or where a
+    sequence or an optional is alive, which cannot wait at a cut.
 
     Args:
         model: the network at full size, sorted; its nodes bear the names of ``network``'s.
         network: the network.
         changed: names of the initializers that hold something else.
-        gone: names of consumers that are not solved: they go with a dropped section.
     """
     born = {name: place for place, node in enumerate(model.graph.node) for name in node.output}
-    moved = _downstream(model, set(changed))
+    moved = downstream(model, changed)
+    forbidden = forbidden_cuts(model)
     stages: list[Stage] = []
     for site in _sites(model, network, born):
-        if site.name in gone or moved.isdisjoint((site.x, *site.skips)):
+        if moved.isdisjoint((site.x, *site.skips)):
             continue
-        needs = [born.get(tensor, -1) for tensor in (site.x, *site.skips)]
-        if stages and max(needs) < stages[-1].cut:
+        last = max(born.get(tensor, -1) for tensor in (site.x, *site.skips))
+        if stages and last < stages[-1].cut:
             stages[-1] = Stage(stages[-1].cut, (*stages[-1].sites, site))
-        else:
-            stages.append(Stage(site.place, (site,)))
+            continue
+        cuts = (cut for cut in range(site.place, last, -1) if cut not in forbidden)
+        cut = next(cuts, None)
+        if cut is not None:
+            stages.append(Stage(cut, (site,)))
     return stages
 
 
@@ -95,6 +95,8 @@ def _sites(model: onnx.ModelProto, network: Network, born: dict[str, int]) -> It
     for name, linear_map in network.consumers.items():
         place = places[linear_map.node.name]
         if len(linear_map.sharers) > 1 or born.get(linear_map.x.name, -1) >= place:
+            continue
+        if not network.channels(linear_map.x, linear_map.x_axis).size:
             continue
         skips = [skip for skip in _added_to(linear_map, outside) if born.get(skip, -1) < place]
         found.append(Site(name, place, linear_map.x.name, tuple(skips)))
@@ -116,8 +118,8 @@ def _added_to(linear_map: LinearMap, outside: set[int]) -> Iterator[str]:
         tensor = node.outputs[0]
 
 
-def _downstream(model: onnx.ModelProto, changed: set[str]) -> set[str]:
-    """The tensors that depend on what is changed, and that itself."""
+def downstream(model: onnx.ModelProto, changed: Iterable[str]) -> set[str]:
+    """The tensors that depend on initializers that are changed, and those themselves."""
     moved = set(changed)
     for node in model.graph.node:
         if not moved.isdisjoint(read_by(node)):

@@ -93,9 +93,21 @@ def collect(
         count=len(batches) if isinstance(batches, Sized) else None,
     )
     if tap_major:
-        pairs = zip(requests, grams, strict=True)
-        grams = [gram.reordered(r.from_tap_major) for r, gram in pairs]
+        for place, request in enumerate(requests):  # one by one: a copy of all would be large
+            grams[place] = grams[place].reordered(request.from_tap_major)
     return {r.spec: gram for r, gram in zip(requests, grams, strict=True)}
+
+
+def sums_bytes(model: onnx.ModelProto, specs: Iterable[FeatureSpec]) -> dict[FeatureSpec, int]:
+    """How many bytes the sums of these features take in ``collect``."""
+    distinct = dict.fromkeys(specs)
+    shapes = known_shapes(model, {spec.tensor for spec in distinct})
+    sizes = {}
+    for spec in distinct:
+        extent = shapes.get(spec.tensor, (None,) * spec.rank)[spec.axis] or 0
+        extent *= spec.parts if spec.apart is not None else 1
+        sizes[spec] = 8 * spec.parts * (GramRequest(spec, extent, 1).features + 1) ** 2
+    return sizes
 
 
 def _requests(

@@ -18,17 +18,17 @@ from onnxprune.linear_map import FeatureSpec
 from onnxprune.network import ChannelGroup, Network
 from onnxprune.options import Options
 from onnxprune.plan import GroupProblem, LayerProblem, Ranking, keep_of
+from onnxprune.problem_store import ProblemStore
 from onnxprune.problems import (
     ConsumerView,
     consumer_views,
     group_problem,
-    layer_problems,
     readers_of,
 )
 from onnxprune.progress import shown
-from onnxprune.recovery import RECOVERIES, FixedRidge, Recovery
+from onnxprune.recovery import FixedRidge, LeastSquares, NoRecovery, Recovery
 from onnxprune.scope import Scope
-from onnxprune.statistics import collect
+from onnxprune.statistics import collect, sums_bytes
 
 QUICK_RECOVERY = FixedRidge()
 """Recovery of trials: they are many and only compared with each other."""
@@ -114,12 +114,10 @@ def study(
     network, groups = scope.network, scope.groups
     last = {m.name for section in scope.sections for m in section.tail.maps}
     views = consumer_views(network, readers_of(groups) | last)
-    contractions = contraction_views(canonical, network, groups, recover=options.recovery)
-    specs = [spec for view in contractions.values() for spec in view.specs]
-    specs += [spec for view in views.values() for spec in view.specs]
-    grams = observe(canonical, specs, samples, split, options, executor)
-    layers = layer_problems(views, *grams)
-    layers |= {name: view.problems(*grams) for name, view in contractions.items()}
+    recovery = options.make_recovery()
+    recover = not isinstance(recovery, NoRecovery)
+    contractions = contraction_views(canonical, network, groups, recover=recover)
+    layers = observed(canonical, {**views, **contractions}, samples, split, options, executor)
     criterion = options.make_criterion()
     return Study(
         network,
@@ -130,10 +128,54 @@ def study(
         contractions,
         layers,
         rank(network, groups, layers, criterion, progress=options.progress),
-        RECOVERIES["least-squares" if options.recovery else "none"],
-        QUICK_RECOVERY if options.recovery else RECOVERIES["none"],
+        recovery,
+        QUICK_RECOVERY if isinstance(recovery, LeastSquares) else recovery,
         sections=scope.sections,
     )
+
+
+def observed(
+    canonical: onnx.ModelProto,
+    views: Mapping[str, ConsumerView | ContractionView],
+    samples: Calibration,
+    split: Split,
+    options: Options,
+    executor: Executor,
+) -> ProblemStore:
+    """The problems of these layers; under a limit of memory, collected some layers at a time.
+
+    Half of what is allowed holds matrices that are finished, the other half the sums over both
+    sets of samples.
+    """
+    limit = options.max_memory
+    layers = ProblemStore(None if limit is None else limit // 2)
+    for names in passes(canonical, views, None if limit is None else limit // 4):
+        specs = [spec for name in names for spec in views[name].specs]
+        grams = observe(canonical, specs, samples, split, options, executor)
+        for name in names:
+            layers.add(name, views[name].problems(*grams))
+    return layers
+
+
+def passes(
+    canonical: onnx.ModelProto,
+    views: Mapping[str, ConsumerView | ContractionView],
+    max_bytes: int | None,
+) -> list[list[str]]:
+    """Layers to collect together: consecutive ones whose sums fit the limit, at least one."""
+    sizes = sums_bytes(canonical, (spec for view in views.values() for spec in view.specs))
+    found: list[list[str]] = []
+    seen: set[FeatureSpec] = set()
+    held = 0
+    for name, view in views.items():
+        own = set(view.specs)
+        more = sum(sizes[spec] for spec in own - seen)
+        if not found or (max_bytes is not None and held + more > max_bytes):
+            found.append([])
+            seen, held, more = set(), 0, sum(sizes[spec] for spec in own)
+        found[-1].append(name)
+        seen, held = seen | own, held + more
+    return found
 
 
 def observe(

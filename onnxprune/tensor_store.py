@@ -1,12 +1,15 @@
-"""Activations of many batches, in memory up to a limit and in files beyond it."""
+"""Arrays by number, of batches or of layers, in memory up to a limit and in files beyond it."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Collection, Hashable, Mapping
+import weakref
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -15,11 +18,32 @@ from onnxprune.arrays import Array
 Key = TypeVar("Key", bound=Hashable)
 
 
+@dataclass(frozen=True)
+class _Spilled:
+    """An array in a file of its own.
+
+    Attributes:
+        path: the file, the elements in C order.
+        dtype: type of the elements, which need not be one that NumPy's own format knows.
+        shape: the array's.
+    """
+
+    path: Path
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def read(self) -> Array:
+        """The array, mapped; no file stays open for longer than somebody holds it."""
+        mapped: Array = np.memmap(self.path, self.dtype, "r", shape=self.shape)
+        return mapped
+
+
 class TensorStore(Generic[Key]):
-    """Holds arrays by batch number and key.
+    """Holds arrays by number and key.
 
     An array that does not fit the limit is written to a file of its own, which is mapped to memory
-    when it is read. The files live as long as the store, which is a context manager.
+    whenever it is read. The files live as long as the store: until the end of its ``with`` block,
+    or until nobody has the store any more.
 
     Args:
         max_bytes: how much may lie in memory; None for no limit.
@@ -31,8 +55,9 @@ class TensorStore(Generic[Key]):
 
     def __init__(self, max_bytes: int | None = None) -> None:
         self._limit = max_bytes
-        self._arrays: dict[int, dict[Key, Array]] = {}
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._arrays: dict[int, dict[Key, Array | _Spilled]] = {}
+        self._folder: Path | None = None
+        self._remove: Callable[[], object] | None = None
         self._files = 0
         self.bytes_held = 0
         self.bytes_spilled = 0
@@ -47,44 +72,54 @@ class TensorStore(Generic[Key]):
         trace: TracebackType | None,
     ) -> None:
         self._arrays.clear()
-        if self._folder is not None:
-            self._folder.cleanup()
+        self.bytes_held = 0
+        if self._remove is not None:
+            self._remove()
 
     def __len__(self) -> int:
         return len(self._arrays)
 
-    def get(self, batch: int) -> Mapping[Key, Array]:
-        """The arrays of a batch; those from files are read-only."""
-        return self._arrays.get(batch, {})
+    def get(self, number: int) -> dict[Key, Array]:
+        """The arrays of a number; those from files are read-only."""
+        return {
+            key: held.read() if isinstance(held, _Spilled) else held
+            for key, held in self._arrays.get(number, {}).items()
+        }
 
-    def replace(self, batch: int, keep: Collection[Key], new: Mapping[Key, Array]) -> None:
-        """Forgets all arrays of a batch but some, and adds new ones."""
-        held = self._arrays.setdefault(batch, {})
-        for key in [key for key in held if key not in keep]:
+    def keys(self, number: int) -> set[Key]:
+        """What is held of a number."""
+        return set(self._arrays.get(number, {}))
+
+    def replace(self, number: int, keep: Collection[Key], new: Mapping[Key, Array]) -> None:
+        """Forgets all arrays of a number but some, and adds new ones."""
+        held = self._arrays.setdefault(number, {})
+        for key in [key for key in held if key not in keep or key in new]:
             self._forget(held.pop(key))
         for key, array in new.items():
-            if self._limit is not None and self.bytes_held + array.nbytes > self._limit:
-                held[key] = self._spilled(array)
-            else:
+            if self._fits(array):
                 held[key] = array
                 self.bytes_held += array.nbytes
+            else:
+                held[key] = self._spilled(array)
 
-    def _forget(self, array: Array) -> None:
-        if isinstance(array, np.memmap):
-            path = Path(str(array.filename))
-            del array
-            path.unlink(missing_ok=True)  # the space comes back when nobody maps it any more
+    def _fits(self, array: Array) -> bool:
+        """Whether an array stays in memory; strings and empty arrays have no bytes to write."""
+        if self._limit is None or array.dtype.hasobject or not array.nbytes:
+            return True
+        return self.bytes_held + array.nbytes <= self._limit
+
+    def _forget(self, held: Array | _Spilled) -> None:
+        if isinstance(held, _Spilled):
+            held.path.unlink(missing_ok=True)  # the space comes back when nobody maps it any more
         else:
-            self.bytes_held -= array.nbytes
+            self.bytes_held -= held.nbytes
 
-    def _spilled(self, array: Array) -> Array:
+    def _spilled(self, array: Array) -> _Spilled:
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(
-                prefix="onnxprune-", ignore_cleanup_errors=True
-            )
-        path = Path(self._folder.name, f"{self._files}.npy")
-        np.save(path, array)
+            self._folder = Path(tempfile.mkdtemp(prefix="onnxprune-"))
+            self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        path = self._folder / str(self._files)
+        np.ascontiguousarray(array).tofile(path)
         self._files += 1
         self.bytes_spilled += array.nbytes
-        mapped: Array = np.load(path, mmap_mode="r")
-        return mapped
+        return _Spilled(path, array.dtype, array.shape)

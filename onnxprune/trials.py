@@ -1,90 +1,179 @@
-"""Trial prunings: the full-size network with some consumers' weights replaced.
+"""Trial prunings: what the outputs lose when groups keep so many channels, tried on a few samples.
 
-The weights and biases of all consumers are graph inputs of one session, so that no trial needs a
-new graph or session.
+A trial is recovered as the result would be, only more quickly: least squares with one ridge, in
+order if the result is (see ``sequential``), on few samples. It needs no new graph: all trials are
+variants of one network at full size, and each costs what lies behind its first cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-import onnx
+import numpy as np
 
 from onnxprune.arrays import Array, Feed
-from onnxprune.comparison import OutputDistance, distances, is_numeric
+from onnxprune.comparison import OutputDistance
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.executor import Executor
-from onnxprune.full_size import NONE, FullSize
-from onnxprune.runtime import Provider, Session
+from onnxprune.full_size import FullSize
+from onnxprune.options import Options
+from onnxprune.plan import Weights
+from onnxprune.progress import shown
+from onnxprune.recovery import FixedRidge
+from onnxprune.refit import Prior, padded
+from onnxprune.runtime import Session
+from onnxprune.section_choice import prior_of
+from onnxprune.sequential import refit_in_order
+from onnxprune.study import Batches, Study
+
+TRIAL_PASSES = 6
+"""Times the calibration set all trials of a sensitivity may run through the network, about."""
+
+MIN_TRIAL_SAMPLES, MAX_TRIAL_SAMPLES = 32, 256
+"""Samples to fit on, and as many to judge by: fewer say too little, more say little more."""
+
+TRIALS_AT_ONCE = 12
+"""Variants that advance together; each holds activations of its own."""
+
+WIDEST = 1500
+"""Features above which a consumer is not refitted in a trial: its Gram would be all the work."""
+
+IN_ORDER = FixedRidge(1e-1)
+"""How consumers are refitted in order on few samples: rather near their one-shot weights."""
 
 
-class TrialNetwork:
-    """A network that runs with replaced consumer weights.
+@dataclass(frozen=True)
+class Tried:
+    """A trial pruning.
+
+    Attributes:
+        weights: recovered weights, inputs sliced.
+        prior: the one-shot recovery they come from.
+        distances: of all numeric outputs from the original's.
+    """
+
+    weights: Weights
+    prior: Prior
+    distances: list[OutputDistance]
+
+    @property
+    def divergence(self) -> float:
+        """Mean over the outputs."""
+        return float(np.mean([distance.divergence for distance in self.distances]))
+
+    @property
+    def relative_error(self) -> float:
+        """That of the output that suffers most."""
+        return max(distance.relative_error for distance in self.distances)
+
+
+class Trials:
+    """Tries prunings of one network.
 
     Args:
-        canonical: the model.
-        batches: the samples trials run on; their reference outputs are kept.
-        executor: where the batches run.
-        provider: onnxruntime provider.
+        study: the network and its rankings.
+        fit: samples to refit on in order.
+        tune: samples to judge by.
+        options: settings.
+        executor: where batches run.
     """
 
     def __init__(
-        self,
-        canonical: onnx.ModelProto,
-        batches: Iterable[Feed],
-        executor: Executor,
-        provider: Provider = "cpu",
+        self, study: Study, fit: Batches, tune: Batches, options: Options, executor: Executor
     ) -> None:
-        self._network = FullSize.of(canonical)
-        self._session = Session(self._network.with_inputs(), provider=provider, arena=False)
-        self._names = [value.name for value in canonical.graph.output]
-        self._executor = executor
-        self._batches: list[tuple[Feed, list[Array]]] = executor.map_reduce(
-            lambda _, feed: (feed, self._run(feed, {})),
-            batches,
-            lambda done, pair: [*done, pair],
-            [],
-            label="reference outputs",
-        )
-        if not any(is_numeric(output) for _, outputs in self._batches for output in outputs):
-            raise UnsupportedModelError(
-                "no output of the model is an array of numbers, by which prunings could be judged"
-            )
+        self.study = study
+        self._in_order = options.composition.sequential
+        self._fit = fit if self._in_order else replace(fit, indices=fit.indices[:0])
+        self._tune, self._options, self._executor = tune, options, executor
 
-    def distances(
-        self,
-        replaced: Mapping[str, tuple[Array, Array]],
-        masks: Mapping[str, Array] = NONE,
-    ) -> list[OutputDistance]:
-        """Distances from the original's of all outputs that are arrays of numbers.
+    @classmethod
+    def within_budget(
+        cls,
+        study: Study,
+        fit: Batches,
+        tune: Batches,
+        options: Options,
+        executor: Executor,
+        *,
+        trials: int,
+    ) -> Trials:
+        """Trials on as many samples as their budget allows.
 
         Args:
-            replaced: consumer name -> (full-size weight, bias) to use instead of its own.
-            masks: name of a product of two activations -> what to multiply its first factor's
-                last axis with.
+            study: the network and its rankings.
+            fit: all samples to fit on.
+            tune: all samples to tune on.
+            options: settings.
+            executor: where batches run.
+            trials: how many there will be.
         """
-        feed, reference = self._batches[0]
-        total = self._executor.map_reduce(
-            lambda _, batch: (batch[1], self._run(batch[0], replaced, masks)),
-            self._batches,
-            _add,
-            distances(self._names, reference, feed),
+        affordable = TRIAL_PASSES * (fit.indices.size + tune.indices.size) // max(trials, 1)
+        count = min(max(affordable, MIN_TRIAL_SAMPLES), MAX_TRIAL_SAMPLES)
+        return cls(study, _first(fit, count), _first(tune, count), options, executor)
+
+    def tried(self, plans: Sequence[Mapping[str, int]], label: str = "trials") -> list[Tried]:
+        """Tries plans, each a count for some of the groups and sections; the others stay whole.
+
+        Raises:
+            UnsupportedModelError: no output of the model is an array of numbers.
+        """
+        found: list[Tried] = []
+        starts = range(0, len(plans), TRIALS_AT_ONCE)
+        for start in shown(starts, label, progress=self._options.progress):
+            some, recovery = plans[start : start + TRIALS_AT_ONCE], self.study.trial_recovery
+            priors = [prior_of(self.study, plan, recovery) for plan in some]
+            memory = self._options.max_memory
+            refitted = refit_in_order(
+                self.study,
+                priors,
+                IN_ORDER if self._in_order else None,
+                self._fit,
+                self._tune,
+                self._executor,
+                choose_on_tune=False,
+                widest=WIDEST,
+                seed=self._options.seed,
+                provider=self._options.provider,
+                max_memory=None if memory is None else memory // 2,
+            )
+            found += [
+                Tried(made.weights, prior, _numeric(made.distances))
+                for made, prior in zip(refitted, priors, strict=True)
+            ]
+        return found
+
+    def predict(self, feed: Feed, tried: Tried | None) -> list[Array]:
+        """The outputs for a feed of the pruning that was tried, or of the original."""
+        full, session = self._network
+        values = dict(full.values)
+        if tried is not None:
+            widened = padded(self.study.views, tried.weights, tried.prior.alive)
+            values |= full.replaced({**widened, **tried.prior.emptied}, tried.prior.masks)
+        return session.run({**feed, **values}, list(self._outputs))
+
+    @property
+    def _outputs(self) -> list[str]:
+        return [value.name for value in self.study.canonical.graph.output]
+
+    @cached_property
+    def _network(self) -> tuple[FullSize, Session]:
+        """The network with all weights as inputs, so that trials need no session of their own."""
+        full = FullSize.of(self.study.canonical)
+        return full, Session(full.with_inputs(), provider=self._options.provider, arena=False)
+
+
+def _first(some: Batches, count: int) -> Batches:
+    """The first samples, in whole batches where the model is fixed to a batch size."""
+    extent = some.samples.batch_extent or 1
+    return replace(some, indices=some.indices[: -(-count // extent) * extent])
+
+
+def _numeric(distances: list[OutputDistance]) -> list[OutputDistance]:
+    seen = [distance for distance in distances if distance.samples]
+    if not seen:
+        raise UnsupportedModelError(
+            "no output of the model is an array of numbers, by which prunings could be judged"
         )
-        return [distance for distance in total if distance.samples]
-
-    def _run(
-        self,
-        feed: Feed,
-        replaced: Mapping[str, tuple[Array, Array]],
-        masks: Mapping[str, Array] = NONE,
-    ) -> list[Array]:
-        weights = {**self._network.values, **self._network.replaced(replaced, masks)}
-        return self._session.run({**feed, **weights}, self._names)
-
-
-def _add(
-    total: list[OutputDistance], pair: tuple[Sequence[Array], Sequence[Array]]
-) -> list[OutputDistance]:
-    for distance, reference, changed in zip(total, *pair, strict=True):
-        distance.add(reference, changed)
-    return total
+    return seen

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
+
+from onnxprune.timing_cache import FOLDER_VARIABLE
+
+os.environ[FOLDER_VARIABLE] = ""  # no test reads or writes the user's cache
 
 
 @pytest.fixture

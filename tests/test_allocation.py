@@ -40,7 +40,8 @@ def chain(rng: np.random.Generator, length: int, levels: int) -> list[GroupChoic
             steps = rng.exponential(size=len(lower)) * rng.choice([0.1, 1, 5], len(lower))
             damage = np.append(np.cumsum(steps)[::-1], 0.0)
         error = np.sqrt(damage / damage[0]) if damage[0] > 0 else damage
-        groups.append(GroupChoice(f"group{position}", allowed, damage, error))
+        unexplained = np.append(np.sort(rng.random(len(lower)))[::-1], 0.0)
+        groups.append(GroupChoice(f"group{position}", allowed, damage, error, unexplained))
     return groups
 
 
@@ -130,6 +131,40 @@ def test_equal_error_levels_are_equal():
     ]
     total = Bound("channels", lambda c: np.sum(c, axis=-1).astype(float), 8.0, 11.0)
     np.testing.assert_array_equal(ALLOCATIONS["error"].allocate(groups, [total]), [2, 6])
+
+
+def cut_at(groups: list[GroupChoice], p: float) -> list[int]:
+    """The rule itself: unit i is kept if v_i, which i - 1 kept units leave, is at least p."""
+    return [
+        1 + sum(bool(v >= p) for v in group.unexplained[:-1])  # the first unit has v = 1
+        for group in groups
+        if group.unexplained is not None
+    ]
+
+
+@given(seed=st.integers(0, 10_000), share=st.floats(0.0, 1.0))
+@settings(max_examples=60, deadline=None)
+def test_one_cut_off_serves_all_groups_and_is_the_lowest_that_will_do(seed, share):
+    rng = np.random.default_rng(seed)
+    groups = []
+    for name, size in zip("abc", rng.integers(2, 9, 3), strict=True):
+        curve = np.append(np.sort(rng.random(size - 1))[::-1], 0.0)
+        groups.append(GroupChoice(name, np.arange(1, size + 1), np.zeros(size), curve * 0, curve))
+    bounds, full = bounds_between(groups, {"macs": share})
+    counts = ALLOCATIONS["cumvar"].allocate(groups, bounds)
+    occurring = np.concatenate([group.unexplained for group in groups])
+    cut_offs = np.unique(np.append(occurring + 1e-12, 0.0))
+    reachable = [cut_at(groups, p) for p in cut_offs]
+    assert counts.tolist() in reachable
+    step = reachable.index(counts.tolist())
+    assert step == 0 or float(bounds[0].cost(np.array(reachable[step - 1]))) > bounds[0].limit
+    assert bounds[0].cost(full) > bounds[0].limit or step == 0
+
+
+def test_a_cut_off_needs_what_counts_leave_unexplained():
+    group = GroupChoice("a", np.array([1, 2]), np.array([1.0, 0.0]), np.array([1.0, 0.0]))
+    with pytest.raises(ValueError, match="cumvar needs"):
+        ALLOCATIONS["cumvar"].allocate([group], [])
 
 
 def test_uniform_takes_the_largest_fraction_that_fits():

@@ -10,7 +10,18 @@ import pytest
 import onnxprune
 
 PACKAGE = Path(onnxprune.__file__).parent
-NUMERICS = ("allocation", "criteria", "gram", "linalg", "plan", "recovery", "scores")
+NUMERICS = (
+    "allocation",
+    "criteria",
+    "gram",
+    "linalg",
+    "merging",
+    "methods",
+    "plan",
+    "reconstruction",
+    "recovery",
+    "scores",
+)
 GRAPH_HALF = (
     "attention",
     "canonical",
@@ -29,9 +40,11 @@ GRAPH_HALF = (
     "groups",
     "linear_map",
     "mac_terms",
+    "micro_model",
     "model",
     "movement",
     "network",
+    "node_work",
     "partition",
     "probe",
     "projection",
@@ -58,6 +71,9 @@ STATISTICS = (
     "gram",
     "host_gram",
     "linalg",
+    "merging",
+    "methods",
+    "reconstruction",
     "recovery",
     "regression",
     "scores",

@@ -196,7 +196,7 @@ def test_a_model_named_like_a_command(folder):
         (("--target", "macs"), "'macs' is not a target; write for example macs=0.5"),
         (("--target", "macs=0"), "target macs must be a number above 0"),
         (("--target", "ratio=1"), "below 1, not 1"),
-        (("--target", "latency=0.5"), "unknown target 'latency' (macs:"),
+        (("--target", "flops=0.5"), "unknown target 'flops' (macs:"),
         (("--align", "x"), "argument --align: write auto or a number, not 'x'"),
         (("--align", "0"), "at least 1, not 0"),
         (("--batch", "0"), "at least 1, not 0"),

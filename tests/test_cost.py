@@ -11,7 +11,7 @@ from micro_models import CONV_IN, CONV_OUT, CONVS, MICRO_MODELS, build
 from oracles import Subject, random_keeps
 
 from onnxprune.canonical import canonicalise
-from onnxprune.cost import Multilinear, cost_model, parameter_count, tensor_shapes
+from onnxprune.cost import Multilinear, cost_model, counted_macs, parameter_count, tensor_shapes
 from onnxprune.counts import Count
 from onnxprune.groups import find_groups
 from onnxprune.model import infer_shapes
@@ -78,6 +78,10 @@ def recount(model: onnx.ModelProto) -> tuple[int, int]:
     return macs, params
 
 
+SMALL = 600
+"""Bytes of indices, shapes and names that a cut changes."""
+
+
 @pytest.mark.parametrize("name", MICRO_MODELS)
 def test_costs_equal_a_recount_before_and_after_a_cut(name: str) -> None:
     rng = np.random.default_rng(zlib.crc32(name.encode()))
@@ -94,6 +98,9 @@ def test_costs_equal_a_recount_before_and_after_a_cut(name: str) -> None:
         pruned = apply(micro.model, micro.plan(keeps))
         assert (costs.macs(counts), costs.params(counts)) == pytest.approx(recount(pruned))
         assert parameter_count(pruned) == recount(pruned)[1]
+        assert counted_macs(pruned, input_shapes(micro.model)) == pytest.approx(recount(pruned)[0])
+        saved = costs.bytes(full) - costs.bytes(counts)
+        assert micro.canonical.ByteSize() - pruned.ByteSize() == pytest.approx(saved, abs=SMALL)
 
 
 def test_costs_of_a_convolution_by_hand() -> None:

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxprune.criteria import CRITERIA, Obs, Random, Subspace, error_curve
+from onnxprune.criteria import (
+    CRITERIA,
+    Obs,
+    Random,
+    Subspace,
+    error_curve,
+    unexplained_variance,
+)
 from onnxprune.criteria.balance import balanced_order
 from onnxprune.criteria.elimination import BlockElimination
 from onnxprune.criteria.reduction import feature_table
@@ -39,6 +46,7 @@ LAWS = [
     Law("snp", copy_last=True),
     Law("l1"),
     Law("l2"),
+    Law("medoids"),
     Law("variance", centred=True),
     Law("random", permutes=False, dead_last=False),
 ]
@@ -391,3 +399,49 @@ def test_grams_rounded_to_float32_work(name):
     assert np.all(np.isfinite(ranking.error))
     np.testing.assert_array_less(-ROUNDING, -np.diff(ranking.error))
     assert ranking.error[0] < 1.1
+
+
+@pytest.mark.parametrize("name", ["snp", "l2"])
+def test_what_is_unexplained_is_the_share_of_least_squares_residuals(name):
+    """By the definition of D: what regression on the channels before leaves of each channel."""
+    channels = np.arange(5)
+    rng = np.random.default_rng(3)
+    layers, samples = zip(*(layer(rng, channels, outputs=3, name=n) for n in "ab"), strict=True)
+    problem = group(*layers, channels=channels)
+    order = ranked(name, problem).order
+    # both consumers' samples, each weighted so that its channels' second moments sum to one
+    columns = np.vstack([d.x[:, :-1] / np.sqrt((d.x[:, :-1] ** 2).sum()) for d in samples])
+    columns = columns[:, order]
+    residuals = []
+    for unit in range(5):
+        before = columns[:, :unit]
+        fit = np.linalg.lstsq(before, columns[:, unit], rcond=None)[0] if unit else np.zeros(0)
+        residuals.append(float(np.sum((columns[:, unit] - before @ fit) ** 2)))
+    expected = [sum(residuals[count:]) / sum(residuals) for count in range(6)]
+    assert unexplained_variance(problem, order) == pytest.approx(expected, abs=1e-7)
+
+
+@given(seed=st.integers(0, 1000), units=st.integers(1, 8), taps=st.integers(1, 3))
+@settings(max_examples=20, deadline=None)
+def test_what_is_unexplained_falls_from_one_to_nothing(seed, units, taps):
+    problem = simple(seed, units, taps)
+    curve = unexplained_variance(problem, np.random.default_rng(seed).permutation(units))
+    assert curve.shape == (units + 1,)
+    assert curve[0] == pytest.approx(1.0)
+    assert curve[-1] == 0.0
+    assert np.all(np.diff(curve) <= 0)
+
+
+def test_copies_and_silent_channels_explain_nothing_more():
+    def edit(x: np.ndarray) -> np.ndarray:
+        x[:, 3] = x[:, 0]
+        x[:, 4] = 0.0
+        return x
+
+    channels = np.arange(5)
+    problem, _ = layer(np.random.default_rng(0), channels, edit=edit)
+    curve = unexplained_variance(group(problem, channels=channels), channels)
+    assert curve[2] > 1e-3
+    assert curve[3] < 1e-8
+    unread = replace(group(problem, channels=channels), consumers=())
+    assert not unexplained_variance(unread, channels).any()

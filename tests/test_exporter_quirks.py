@@ -6,12 +6,10 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
 from micro_models import CONV_IN, CONV_OUT, CONVS, MICRO_MODELS, Weight, build
-from onnx import helper, numpy_helper
-from small_networks import random_samples
+from small_networks import halved, random_samples
 
 from onnxprune import Target, prune
 from onnxprune.errors import ValidationError
@@ -55,18 +53,6 @@ def test_a_fault_of_the_original_hides_no_other(tmp_path: Path) -> None:
 
 
 # --- half precision -----------------------------------------------------------------------------
-
-
-def halved(model: onnx.ModelProto, dtype: npt.DTypeLike) -> onnx.ModelProto:
-    """The model with floating-point numbers of another type."""
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    for tensor in model.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
-            values = numpy_helper.to_array(tensor).astype(dtype)
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.elem_type = kind
-    return model
 
 
 def kinds(model: onnx.ModelProto) -> set[int]:

@@ -167,12 +167,10 @@ def test_heads_that_are_gone_are_not_solved() -> None:
     width = next(g for g in stages.groups if g.contractions and not g.consumers)
     keeps = {heads.name: np.array([0, 2]), width.name: np.array([1, 2, 5])}
     alive = stages.survivors(keeps)
-    weights, solutions = refit(
-        stages.views, stages.layers, alive, stages.recovery, stages.contractions
-    )
+    prior = refit(stages.views, stages.layers, alive, stages.recovery, stages.contractions)
     (name,) = stages.contractions
-    assert len(solutions[name]) == 2
-    weight = weights.arrays["MatMul_0"][0]
+    assert len(prior.solutions[name]) == 2
+    weight = prior.weights.arrays["MatMul_0"][0]
     original = stages.network.producers["MatMul_0"].weight.values
     changed = np.flatnonzero((weight != original).any(axis=0))
     np.testing.assert_array_equal(changed, [1, 2, 5, 13, 14, 17])

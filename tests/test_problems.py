@@ -11,9 +11,9 @@ from micro_models import build
 from onnx import numpy_helper
 from small_networks import QUIET, convolutions, perceptron, random_samples
 
-from onnxprune.api import open_samples
 from onnxprune.canonical import canonicalise
 from onnxprune.groups import find_groups
+from onnxprune.inputs import open_samples
 from onnxprune.network import FROZEN, Network
 from onnxprune.options import Options
 from onnxprune.plan import LayerProblem

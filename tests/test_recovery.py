@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxprune.linalg import pivoted_ldl
+from onnxprune.methods import RECOVERIES
 from onnxprune.plan import LayerProblem, Targets
 from onnxprune.recovery import (
-    RECOVERIES,
     LeastSquares,
     NoRecovery,
     Solution,

@@ -19,8 +19,8 @@ def known() -> Studied:
 
 def refitted(known: Studied, keeps: dict[str, np.ndarray], recovery=NoRecovery()):  # noqa: B008
     alive = known.study.survivors(keeps)
-    weights, solutions = refit(known.study.views, known.study.layers, alive, recovery)
-    return weights, solutions, alive
+    prior = refit(known.study.views, known.study.layers, alive, recovery)
+    return prior.weights, prior.solutions, alive
 
 
 def test_nothing_cut_is_nothing_solved(known):

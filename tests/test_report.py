@@ -10,7 +10,17 @@ import pytest
 
 from onnxprune.comparison import OutputDistance
 from onnxprune.latency import Latency
-from onnxprune.report import Footprint, FrozenReport, GroupReport, Price, Report, SectionReport
+from onnxprune.report import (
+    Footprint,
+    FrozenReport,
+    GroupReport,
+    MetricReport,
+    Price,
+    Report,
+    SectionReport,
+)
+from onnxprune.target import Target
+from onnxprune.verdict import Check
 
 
 def distance(*, scores: bool = True) -> OutputDistance:
@@ -26,6 +36,11 @@ REPORT = Report(
     before=Footprint(12_000, 1_000_000, 48_500, Latency(2.0, 3.0, 100)),
     after=Footprint(6_000, 450_000, 24_250, Latency(1.0, 1.2, 100)),
     outputs=[distance()],
+    targets=[
+        Check(Target("macs", 0.5), 500_000.0, 450_000.0, 1_000_000.0),
+        Check(Target("drop", 0.01), 0.01, 0.0125, 0.0),
+    ],
+    metric=MetricReport("judge.py:accuracy", 0.91, 0.8975),
     sections=[SectionReport("add1", ("conv3", "relu3", "conv4"), ("conv3",), 0.125, 0.03)],
     groups=[
         GroupReport(
@@ -64,6 +79,17 @@ def test_json_has_everything():
     assert output["top1_agreement"] == 0.0
     assert output["relative_error"] == REPORT.outputs[0].relative_error
     assert output["divergence"] > 0
+    assert record["targets"] == [
+        {
+            "target": "macs=0.5",
+            "limit": 500_000.0,
+            "reached": 450_000.0,
+            "original": 1_000_000.0,
+            "holds": True,
+        },
+        {"target": "drop=1%", "limit": 0.01, "reached": 0.0125, "original": None, "holds": False},
+    ]
+    assert record["metric"] == {"name": "judge.py:accuracy", "before": 0.91, "after": 0.8975}
     (section,) = json.loads(json.dumps(record["sections"]))
     assert section == {
         "name": "add1",
@@ -132,6 +158,14 @@ def test_the_table_has_columns():
     assert found["latency, p90"] == ["3.000", "ms", "1.200", "ms", "40.0%"]
     assert len({len(row) for row in (header, *rows)}) == 1
     assert all(row.rindex(row.split()[-1]) + len(row.split()[-1]) == len(header) for row in rows)
+
+
+def test_the_table_sets_what_was_asked_beside_what_was_reached():
+    lines = [line.split() for line in REPORT.table().splitlines()]
+    at = lines.index(["target", "asked", "reached"])
+    assert lines[at + 1] == ["macs=0.5", "at", "most", "50.0%", "45.0%"]
+    assert lines[at + 2] == ["drop=1%", "at", "most", "0.01", "0.0125"]
+    assert "judge.py:accuracy: 0.9100 before, 0.8975 after" in REPORT.table()
 
 
 def test_the_table_says_the_rest():

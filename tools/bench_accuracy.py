@@ -11,7 +11,6 @@ appended to a file, one JSON object per line; a second run goes on where the fir
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 import time
@@ -22,32 +21,32 @@ from typing import Any
 
 import numpy as np
 import onnx
+from trained import NETWORKS, SHARED
 
 from onnxprune.allocation import Bound
-from onnxprune.api import open_samples, prunable_groups
 from onnxprune.arrays import Array
+from onnxprune.bounds import bounds_of
 from onnxprune.calibration import split
 from onnxprune.canonical import canonicalise
-from onnxprune.choice import allocate, trial_network
+from onnxprune.choice import Chooser, allocate
 from onnxprune.cost import cost_model, parameter_count
 from onnxprune.criteria import CRITERIA
 from onnxprune.executor import InProcess
 from onnxprune.groups import find_groups
+from onnxprune.inputs import open_samples
+from onnxprune.methods import RECOVERIES
 from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.plan import Keep, Plan
-from onnxprune.recovery import RECOVERIES
 from onnxprune.refit import refit
 from onnxprune.rewrite import apply, digest
 from onnxprune.runtime import Session
-from onnxprune.scope import Scope
-from onnxprune.sensitivity import measure_sensitivity
+from onnxprune.scope import Scope, prunable_groups
 from onnxprune.study import QUICK_RECOVERY, Batches, Study, rank, study
-from onnxprune.target import Target, bounds_of
+from onnxprune.target import Target
 
 ROOT = Path(__file__).resolve().parents[1]
 EMBEDDED = ROOT / "models"
-SHARED = ROOT.parent / "shared"
 RESULTS = ROOT / "docs" / "results" / "accuracy.jsonl"
 
 FRACTIONS = (0.75, 0.5)
@@ -168,7 +167,9 @@ class Bench:
         scope = Scope.of(network, groups, options.align)
         self.study = study(canonical, scope, calibration, parts, options, self.executor)
         self.cost = cost_model(network, canonical, {"input": (1, *self.test.shape[1:])})
-        self.tune = Batches(calibration, parts.tune, self.options.batch)
+        self.fit, self.tune = (
+            Batches(calibration, indices, self.options.batch) for indices in (parts.fit, parts.tune)
+        )
 
     def rank(self, criterion: str, seed: int | None = None) -> Study:
         """The study with this criterion's rankings."""
@@ -184,8 +185,8 @@ class Bench:
             recovery=RECOVERIES[recovery],
             trial_recovery=RECOVERIES["none"] if recovery == "none" else QUICK_RECOVERY,
         )
-        trials = trial_network(known, self.tune, self.options, self.executor)
-        laws = measure_sensitivity(known, trials)
+        options = replace(self.options, recovery=recovery != "none")
+        laws = Chooser(known, self.fit, self.tune, options, self.executor).laws
         for allocation in ("uniform", "sensitivity"):
             for fraction in FRACTIONS:
                 start = time.perf_counter()
@@ -212,7 +213,7 @@ class Bench:
         """The target of a fraction of the MACs."""
         params = parameter_count(self.model)
         target = [Target("macs", fraction)]
-        return bounds_of(target, self.cost, known.sizes, known.places, params)
+        return bounds_of(target, self.cost, known.sizes, known.channels, params)
 
     def prune(self, known: Study, counts: dict[str, int]) -> onnx.ModelProto:
         """The model cut to these counts, its consumers recovered."""
@@ -278,20 +279,10 @@ def images_of(case: Case) -> tuple[Array, Array, Array]:
     if case.embedded:
         with np.load(EMBEDDED / case.train) as train, np.load(EMBEDDED / case.test) as test:
             return train["input"], test["input"], test["labels"]
-    cifar = cifar_loader()
-    train_images, _ = cifar.images(case.train, case.calibration_images)
-    test_images, labels = cifar.images(case.test, case.test_images)
-    return cifar.normalised(train_images), cifar.normalised(test_images), labels
-
-
-def cifar_loader() -> Any:
-    """The module that reads CIFAR-10, which lies beside its images."""
-    spec = importlib.util.spec_from_file_location("cifar", SHARED / "data" / "cifar10" / "load.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    network = NETWORKS[case.model]
+    train_images, _ = network.images("train", case.calibration_images)
+    test_images, labels = network.images("test", case.test_images)
+    return network.inputs(train_images), network.inputs(test_images), labels
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from bench_accuracy import CASES, DEFAULTS, ROOT, Bench
 
+from onnxprune.methods import RECOVERIES
 from onnxprune.options import Options
-from onnxprune.recovery import RECOVERIES
 from onnxprune.study import Study
 
 RESULTS = ROOT / "docs" / "results" / "attention.jsonl"

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from unittest import mock
 
 import numpy as np
 import onnx
-from bench_accuracy import CALIBRATION_IMAGES, CASES, Bench, cifar_loader
+from bench_accuracy import CASES, Bench
+from trained import NETWORKS as TRAINED
 
-from onnxprune import Options, choice, prune
+from onnxprune import Options, Target, prune
 from onnxprune.allocation import fit_damage
 from onnxprune.arrays import Array, IndexArray, Vector
 from onnxprune.choice import allocate, trial_network
@@ -58,11 +58,10 @@ class Unseen:
     """The images that measure, and what the original makes of them."""
 
     def __init__(self, bench: Bench) -> None:
-        images, labels = cifar_loader().images(
-            bench.case.train, CALIBRATION_IMAGES + MEASURED_IMAGES
-        )
-        self.images = cifar_loader().normalised(images[CALIBRATION_IMAGES:])
-        self.labels = labels[CALIBRATION_IMAGES:]
+        network, seen = TRAINED[bench.case.model], bench.case.calibration_images
+        images, labels = network.images("train", seen + MEASURED_IMAGES)
+        self.images = network.inputs(images[seen:])
+        self.labels = labels[seen:]
         self.reference = self.scores(bench.model)
 
     def scores(self, model: onnx.ModelProto) -> Array:
@@ -116,12 +115,13 @@ def compare_bounds() -> None:
     for case in (c for name in NETWORKS for c in CASES if c.model == name):
         bench = Bench(case)
         unseen = Unseen(bench)
-        images, _ = cifar_loader().images(case.train, CALIBRATION_IMAGES)
+        network = TRAINED[case.model]
+        images, _ = network.images("train", case.calibration_images)
         before = unseen.reference.argmax(axis=1)
         for bound in BOUNDS:
-            with mock.patch.object(choice, "SAFE_ERROR", bound):
-                samples = {"input": cifar_loader().normalised(images)}
-                result = prune(bench.model, samples, options=Options(latency=False))
+            samples = {"input": network.inputs(images)}
+            target = Target("error", bound)
+            result = prune(bench.model, samples, target, options=Options(latency=False))
             after = unseen.scores(result.model).argmax(axis=1)
             lost = 100 * (np.mean(before == unseen.labels) - np.mean(after == unseen.labels))
             kept = result.report.after.macs / result.report.before.macs

@@ -66,10 +66,10 @@ def inputs(name: str, count: int, folder: Path) -> tuple[Path, Path, int]:
     return SHARED / "models" / f"{name}.onnx", samples, count
 
 
-def run(model: Path, samples: Path, output: Path) -> Usage:
-    """Run the command once, in a process of its own."""
+def run(model: Path, samples: Path, output: Path, *flags: str) -> Usage:
+    """Run the command once, in a process of its own, with these flags besides."""
     words = [sys.executable, "-m", "onnxprune", model, output]
-    words += ["--calib", samples, "--target", "macs=0.5", "-q"]
+    words += ["--calib", samples, "--target", "macs=0.5", "-q", *flags]
     start = time.perf_counter()
     process = subprocess.Popen([str(word) for word in words])
     _, status, usage = os.wait4(process.pid, 0)

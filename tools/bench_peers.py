@@ -47,6 +47,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tools")]
 
 from macs import layer_macs  # noqa: E402
+from trained import NETWORKS, SHARED  # noqa: E402
 
 from onnxprune import Options, Target, prune  # noqa: E402
 from onnxprune.arrays import Array, Feed  # noqa: E402
@@ -56,7 +57,6 @@ from onnxprune.errors import OnnxPruneError  # noqa: E402
 from onnxprune.model import load  # noqa: E402
 from onnxprune.runtime import Session  # noqa: E402
 
-SHARED = ROOT.parent / "shared"
 RATIO = 0.5
 SAMPLES, UNSEEN = 256, 64
 PHOTOGRAPHS = 64
@@ -206,46 +206,16 @@ def file_cases(wanted: re.Pattern[str]) -> Iterator[Case]:
 
 def images(name: str, model: onnx.ModelProto) -> tuple[Feed, Feed]:
     """What a trained network was trained for, else noise: samples and unseen ones."""
-    if "cifar10" in name:
-        kind = "jpeg" if "jpeg" in name or "vgg" in name else "lossless"
-        loader = module_at(SHARED / "data" / "cifar10" / "load.py")
-        parts = [loader.images(f"{kind}_{s}", n)[0] for s, n in splits("train", SAMPLES)]
-        if "large" in name:
-            return tuple({"input": nchw(part)} for part in parts)
-        return tuple({"input": loader.normalised(part)} for part in parts)
+    if name in NETWORKS:
+        network = NETWORKS[name]
+        count = PHOTOGRAPHS if network.data == "photographs" else SAMPLES
+        parts = (("train", count), ("test", UNSEEN))
+        return tuple({"input": network.inputs(network.images(*part)[0])} for part in parts)
     value = model.graph.input[0]
     extents = [dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]]
-    if "imagenet" in name:
-        loader = module_at(SHARED / "data" / "imagenet911" / "load.py")
-        parts = [nchw(loader.images(s, n)[0]) for s, n in splits("calib", PHOTOGRAPHS)]
-        if "mobilenet" in name:
-            return tuple({value.name: (part - 128) / 128} for part in parts)
-        mean = np.array([0.485, 0.456, 0.406], np.float32).reshape(3, 1, 1)
-        std = np.array([0.229, 0.224, 0.225], np.float32).reshape(3, 1, 1)
-        return tuple({value.name: (part / 255 - mean) / std} for part in parts)
     rng = np.random.default_rng(0)
     noise = (rng.standard_normal((n, *extents)).astype(np.float32) for n in (SAMPLES, UNSEEN))
     return tuple({value.name: part} for part in noise)
-
-
-def splits(train: str, count: int) -> tuple[tuple[str, int], tuple[str, int]]:
-    """Names and sizes of the split for tools and of the one for errors."""
-    return (train, count), ("test", UNSEEN)
-
-
-def nchw(photographs: Array) -> Array:
-    """uint8 NHWC -> float32 NCHW, values as they are."""
-    return np.ascontiguousarray(photographs.transpose(0, 3, 1, 2), np.float32)
-
-
-def module_at(path: Path) -> Any:
-    """A module that lies beside the images it reads."""
-    spec = importlib.util.spec_from_file_location(path.parent.name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # --- measuring ----------------------------------------------------------------------------------

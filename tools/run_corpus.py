@@ -45,13 +45,13 @@ from feeds import Feed, input_shapes, last_digit, runnable_feeds  # noqa: E402
 from macs import Flow, halved, layer_macs  # noqa: E402
 from oracles import Subject, distance, masked, random_keeps, tolerance  # noqa: E402
 
-from onnxprune.api import prunable_groups  # noqa: E402
 from onnxprune.errors import OnnxPruneError, ValidationError  # noqa: E402
 from onnxprune.inspection import OF_ONE_NODE  # noqa: E402
 from onnxprune.model import load, pending  # noqa: E402
 from onnxprune.options import Options  # noqa: E402
 from onnxprune.rewrite import apply  # noqa: E402
 from onnxprune.runtime import Session  # noqa: E402
+from onnxprune.scope import prunable_groups  # noqa: E402
 from onnxprune.stand_ins import opset_of  # noqa: E402
 from onnxprune.tables import columns  # noqa: E402
 from onnxprune.validation import check_file  # noqa: E402

@@ -7,7 +7,7 @@ module repairs: the numbers of heads that modules remember.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch_pruning
@@ -23,8 +23,17 @@ PROJECTIONS = (
 )
 
 
-def prune(module: nn.Module, samples: Samples, ratio: float) -> nn.Module:
-    """The module with this share of the channels and heads of every group removed."""
+def prune(
+    module: nn.Module, samples: Samples, ratio: float, whole: Sequence[nn.Module] = ()
+) -> nn.Module:
+    """The module with this share of the channels and heads of every group removed.
+
+    Args:
+        module: it is changed.
+        samples: its inputs.
+        ratio: the share.
+        whole: layers that keep their channels, beside those that make the outputs.
+    """
     module.requires_grad_(True)  # the dependency graph is read from the gradient's
     heads = dict(_heads(module))
     pruner = torch_pruning.pruner.MetaPruner(
@@ -33,7 +42,7 @@ def prune(module: nn.Module, samples: Samples, ratio: float) -> nn.Module:
         importance=torch_pruning.importance.MagnitudeImportance(p=2),
         global_pruning=False,
         pruning_ratio=ratio,
-        ignored_layers=output_layers(module, samples),
+        ignored_layers=[*output_layers(module, samples), *whole],
         num_heads=heads,
         prune_num_heads=True,
         prune_head_dims=False,

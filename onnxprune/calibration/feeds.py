@@ -56,6 +56,16 @@ class Calibration:
     def __len__(self) -> int:
         return len(self._selected)
 
+    @property
+    def selected(self) -> IndexArray:
+        """Which samples of the source are used, shape (samples,)."""
+        return self._selected
+
+    @property
+    def available(self) -> int:
+        """How many samples the source has, used or not."""
+        return len(self._store)
+
     def batches(self, indices: IndexArray, batch_size: int) -> Iterator[Feed]:
         """Batches of the given samples, in their order; read lazily, one batch in memory.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from onnxprune.alignment import Align
 
@@ -36,6 +37,14 @@ def size(text: str) -> tuple[int, int]:
             f"write height and width as 224x224, not '{text}'"
         ) from None
     return height, width
+
+
+def memory(text: str) -> int:
+    """Bytes, as 512MB, 2GB (powers of 1000), 1GiB (powers of 1024) or a plain number."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", text.strip().upper())
+    if found is None or (found[3] and not found[2]):
+        raise argparse.ArgumentTypeError(f"write a size as 512MB, 2GB or 1GiB, not '{text}'")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2] or " "))
 
 
 def input_shape(text: str) -> tuple[str, tuple[int, ...]]:

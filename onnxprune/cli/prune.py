@@ -15,13 +15,16 @@ from onnxprune.cli import arguments
 from onnxprune.cli.places import check_places
 from onnxprune.criteria import CRITERIA
 from onnxprune.errors import CalibrationError, OnnxPruneError
+from onnxprune.methods import METHODS
 from onnxprune.options import Options
-from onnxprune.target import KINDS, Target
+from onnxprune.target import Target, meanings
 
 EXAMPLES = """\
 examples:
   onnxprune in.onnx out.onnx --calib samples.npz --target macs=0.5
   onnxprune in.onnx out.onnx --calib images/ --preset imagenet --target params=0.6 --target macs=0.7
+  onnxprune in.onnx out.onnx --calib samples.npz --target latency=0.6 --target error=0.1
+  onnxprune in.onnx out.onnx --calib samples.npz --target drop=1% --eval judge.py:accuracy
   onnxprune in.onnx out.onnx --calib feeds.py:samples --exclude head --report report.json
   onnxprune apply in.onnx plan.json again.onnx --weights plan.npz
   onnxprune inspect in.onnx
@@ -49,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         help="unlabelled samples: .npz, .npy, a folder of them, a folder of images, "
         "or file.py:function",
     )
-    targets = "; ".join(f"{kind}: {meaning}" for kind, meaning in KINDS.items())
+    targets = meanings().replace("%", "%%")
     parser.add_argument(
         "--target",
         metavar="KEY=VALUE",
@@ -57,7 +60,21 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help=f"what the pruned model may cost; repeat for several that must all hold ({targets})",
     )
+    judging = parser.add_mutually_exclusive_group()
+    judging.add_argument(
+        "--eval",
+        metavar="FILE.py:FUNCTION",
+        help="judge models by function(predict) -> number, higher is better, where predict takes a "
+        "dictionary of input arrays and returns the list of outputs",
+    )
+    judging.add_argument(
+        "--labels",
+        metavar="FILE.npy",
+        help="judge models by their accuracy on the calibration samples, of these classes; "
+        "nothing is fitted to them",
+    )
     _add_choices(parser)
+    _add_timing(parser)
     _add_images(parser)
     _add_outputs(parser)
     return parser
@@ -66,9 +83,20 @@ def parser() -> argparse.ArgumentParser:
 def _add_choices(parser: argparse.ArgumentParser) -> None:
     defaults = Options()
     how = parser.add_argument_group("how to prune")
-    how.add_argument("--criterion", choices=sorted(CRITERIA), default=defaults.criterion)
-    how.add_argument("--allocation", choices=sorted(ALLOCATIONS), default=defaults.allocation)
+    how.add_argument(
+        "--method",
+        choices=list(METHODS),
+        default=defaults.method,
+        help="criterion, allocation and recovery together; the flags below override parts of it",
+    )
+    how.add_argument("--criterion", choices=sorted(CRITERIA))
+    how.add_argument("--allocation", choices=sorted(ALLOCATIONS))
     how.add_argument("--no-recovery", action="store_true", help="slice weights, do not refit them")
+    how.add_argument(
+        "--no-sequential",
+        action="store_true",
+        help="refit each layer by itself, not in order on what the pruned network feeds it",
+    )
     how.add_argument(
         "--align",
         metavar="auto|N",
@@ -87,6 +115,30 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--num-samples", metavar="N", type=int, help="use a random subset of samples")
     how.add_argument("--batch", metavar="N", type=int, default=defaults.batch)
     how.add_argument("--seed", metavar="N", type=int, default=defaults.seed)
+    how.add_argument(
+        "--max-memory",
+        metavar="SIZE",
+        type=arguments.memory,
+        help="hold at most this much of statistics and activations, as 512MB or 2GB, and put the "
+        "rest into temporary files; what onnxruntime needs comes on top (default: hold all)",
+    )
+
+
+def _add_timing(parser: argparse.ArgumentParser) -> None:
+    timing = parser.add_argument_group("how latency is measured")
+    timing.add_argument(
+        "--latency-batch",
+        metavar="N",
+        type=int,
+        help="samples in one run, where the model leaves that open (default: 1)",
+    )
+    timing.add_argument(
+        "--threads",
+        metavar="N",
+        type=int,
+        default=Options().threads,
+        help="threads within one operator (default: 1)",
+    )
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
@@ -126,6 +178,8 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     try:
         targets = [Target.parse(text) for text in given.target]
         settings = options(given)
+        if any(target.kind == "drop" for target in targets) and not (given.eval or given.labels):
+            raise ValueError("--target drop needs --eval or --labels, which measure it")
     except (ValueError, CalibrationError) as error:
         parser.error(str(error))
     _check_written(parser, given)
@@ -142,9 +196,11 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
 def options(given: argparse.Namespace) -> Options:
     """The settings that the flags state."""
     return Options(
+        method=given.method,
         criterion=given.criterion,
         allocation=given.allocation,
         recovery=not given.no_recovery,
+        sequential=not given.no_sequential,
         align=given.align,
         include=given.include,
         exclude=given.exclude,
@@ -153,8 +209,13 @@ def options(given: argparse.Namespace) -> Options:
         num_samples=given.num_samples,
         batch=given.batch,
         seed=given.seed,
+        max_memory=given.max_memory,
         preprocessing=_preprocessing(given),
         progress=not given.quiet,
+        latency_batch=given.latency_batch,
+        threads=given.threads,
+        evaluate=given.eval,
+        labels=given.labels,
     )
 
 
@@ -175,7 +236,10 @@ def _check_written(parser: argparse.ArgumentParser, given: argparse.Namespace) -
     writes = {"OUT": given.output, "--report": given.report, "--plan": given.plan}
     if given.plan:
         writes["--plan's weights"] = given.plan.with_suffix(".npz")
-    check_places(parser, {"IN": given.model, "--calib": Path(given.calib)}, writes)
+    reads = {"IN": given.model, "--calib": Path(given.calib)}
+    if given.labels:
+        reads["--labels"] = Path(given.labels)
+    check_places(parser, reads, writes)
 
 
 def _save_records(result: api.Result, given: argparse.Namespace) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from onnxprune.criteria.cumulative import unexplained_variance
 from onnxprune.criteria.magnitude import Magnitude, Random, Variance
+from onnxprune.criteria.medoids import Medoids
 from onnxprune.criteria.obs import Obs
 from onnxprune.criteria.protocol import Criterion
 from onnxprune.criteria.reduction import error_curve
@@ -14,11 +16,13 @@ __all__ = [
     "CRITERIA",
     "Criterion",
     "Magnitude",
+    "Medoids",
     "Obs",
     "Random",
     "Subspace",
     "Variance",
     "error_curve",
+    "unexplained_variance",
 ]
 
 CRITERIA: dict[str, Callable[[int], Criterion]] = {
@@ -26,6 +30,7 @@ CRITERIA: dict[str, Callable[[int], Criterion]] = {
     "snp": lambda _seed: Subspace(),
     "l1": lambda _seed: Magnitude(power=1),
     "l2": lambda _seed: Magnitude(power=2),
+    "medoids": lambda _seed: Medoids(),
     "variance": lambda _seed: Variance(),
     "random": lambda seed: Random(seed),
 }

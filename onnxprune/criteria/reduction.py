@@ -51,6 +51,10 @@ class Reduced:
     refit: bool = True
 
 
+MOST_SHRUNK = 0.9
+"""Correlations are never taken for noise entirely."""
+
+
 def feature_table(layer: LayerProblem, channels: IndexArray) -> IndexArray:
     """The features of each unit: shape (units, block), padded with -1 at the end of a row.
 
@@ -78,6 +82,7 @@ def reduce_layer(layer: LayerProblem, channels: IndexArray, damping: float) -> R
     """Reduces a consumer to a group's units; None if its output does not depend on them."""
     table = feature_table(layer, channels).reshape(-1)
     moments = standardise(layer.gram)
+    damping = max(damping, sampling_ridge(moments.correlation, layer.rows))
     weight = fitted_weight(layer.weight, layer.gram, layer.cross, moments, damping)
     weight = weight * moments.scale
     moment = moments.correlation if layer.refit else _uncentred(layer.gram, moments)
@@ -99,6 +104,27 @@ def reduce_layer(layer: LayerProblem, channels: IndexArray, damping: float) -> R
     own_weight[:, present] = weight[:, own]
     relative_to = variance if layer.variance is None else layer.variance
     return Reduced(gram, own_weight, len(table) // len(channels), relative_to, layer.refit)
+
+
+def sampling_ridge(correlation: Matrix, rows: int) -> float:
+    """The ridge that stands for how uncertain correlations from so many rows are.
+
+    Sample correlations r of n rows vary by about (1 - r^2)^2 / n. Shrinking them by the share rho
+    of that in their mean square has the least expected error (Schaefer & Strimmer 2005, eq. 8;
+    as a ridge rho / (1 - rho)). Without it features that outnumber the rows seem to explain each
+    other wholly.
+
+    Args:
+        correlation: shape (features, features).
+        rows: how many rows it was taken from.
+    """
+    squares = correlation**2
+    np.fill_diagonal(squares, 0.0)
+    spread = (1.0 - squares) ** 2
+    np.fill_diagonal(spread, 0.0)
+    share = float(spread.sum()) / max(rows * float(squares.sum()), 1e-300)
+    share = min(share, MOST_SHRUNK)
+    return share / (1.0 - share)
 
 
 def _uncentred(gram: Matrix, moments: Moments) -> Matrix:

@@ -1,0 +1,210 @@
+"""What the user judges models by: a function of their own, or labels of the samples.
+
+A metric only ever judges: no weight is fitted to it. It is asked for at two places, in the trials
+of the search and for the promise on the finished model, and labels use other samples for each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from onnxprune.arrays import Array, Feed, IndexArray
+from onnxprune.calibration import Calibration, Split
+from onnxprune.comparison import looks_like_scores
+from onnxprune.errors import MetricError
+from onnxprune.user_code import UserFunction
+
+Predict = Callable[[Feed], list[Array]]
+"""Runs a model: input name -> array, to the list of its outputs in the model's order."""
+
+UserMetric = Callable[[Predict], float]
+"""Judges a model by what it predicts; higher is better."""
+
+
+Labels = str | Path | Sequence[int] | IndexArray
+"""Classes of samples, or an .npy file of them."""
+
+
+class Metric(Protocol):
+    """Judges a model by what it predicts; higher is better."""
+
+    @property
+    def name(self) -> str:
+        """What is measured, for the report."""
+
+    def tried(self, predict: Predict) -> float:
+        """The value by which trials are compared."""
+
+    def final(self, predict: Predict) -> float:
+        """The value that is promised and reported."""
+
+
+@dataclass(frozen=True)
+class FunctionMetric:
+    """A function of the user's, the same in trials and for the promise.
+
+    Attributes:
+        name: where it is from.
+        function: the function.
+    """
+
+    name: str
+    function: UserMetric
+
+    def tried(self, predict: Predict) -> float:
+        """What the function returns."""
+        return self.final(predict)
+
+    def final(self, predict: Predict) -> float:
+        """What the function returns.
+
+        Raises:
+            MetricError: it is not a finite number.
+        """
+        value = self.function(predict)
+        number = value.item() if isinstance(value, np.generic | np.ndarray) else value
+        if not isinstance(number, Real) or not math.isfinite(number):
+            raise MetricError(f"{self.name}: returned {value!r}; a metric is a finite number.")
+        return float(number)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of samples whose highest score is of their class.
+
+    Attributes:
+        samples: the calibration samples.
+        labels: class of each, shape (samples,).
+        tune: samples that decide between trials.
+        held_out: samples the promise is about.
+        batch: samples per batch.
+    """
+
+    samples: Calibration
+    labels: IndexArray
+    tune: IndexArray
+    held_out: IndexArray
+    batch: int
+
+    @property
+    def name(self) -> str:
+        """What is measured, for the report."""
+        return f"top-1 accuracy ({self.held_out.size} held-out samples)"
+
+    def tried(self, predict: Predict) -> float:
+        """Accuracy on the samples to tune on."""
+        return self._share(predict, self.tune)
+
+    def final(self, predict: Predict) -> float:
+        """Accuracy on the held-out samples."""
+        return self._share(predict, self.held_out)
+
+    def _share(self, predict: Predict, indices: IndexArray) -> float:
+        size = self.samples.batch_extent or self.batch
+        right = total = 0
+        for start in range(0, indices.size, size):
+            chunk = indices[start : start + size]
+            done = 0
+            for feed in self.samples.batches(chunk, size):
+                scores = _scores(predict(feed), feed)
+                truth = self.labels[chunk[done : done + len(scores)]]
+                if truth.max() >= scores.shape[1]:
+                    raise MetricError(
+                        f"a label is {truth.max()}, but the model scores {scores.shape[1]} "
+                        "classes, counted from 0"
+                    )
+                right += int((scores.argmax(axis=1) == truth).sum())
+                done += len(scores)
+            total += done
+        return right / total
+
+
+def _scores(outputs: Sequence[Array], feed: Feed) -> Array:
+    """The first output that holds class scores, shape (samples, classes)."""
+    found = next((o for o in outputs if looks_like_scores(o, feed)), None)
+    if found is None:
+        raise MetricError(
+            "labels are classes, but no output of the model is a row of class scores per sample; "
+            "judge it by a function: --eval file.py:function"
+        )
+    return found.reshape(found.shape[0], -1)
+
+
+def metric_of(
+    evaluate: str | UserMetric | None,
+    labels: Labels | None,
+    samples: Calibration,
+    split: Split,
+    batch: int,
+) -> Metric | None:
+    """The metric that was asked for, if any; see ``function_metric`` and ``label_metric``."""
+    if labels is not None:
+        return label_metric(labels, samples, split, batch)
+    return None if evaluate is None else function_metric(evaluate)
+
+
+def function_metric(evaluate: str | UserMetric) -> FunctionMetric:
+    """A metric from a function, or from ``file.py:function``.
+
+    Raises:
+        MetricError: the file or the function is missing, or fails.
+    """
+    if not isinstance(evaluate, str):
+        return FunctionMetric(getattr(evaluate, "__name__", "metric"), evaluate)
+    path, _, function = evaluate.rpartition(":")
+    if not path.endswith(".py") or not function.isidentifier():
+        raise MetricError(f"{evaluate}: write the metric as file.py:function")
+    if not Path(path).is_file():
+        raise MetricError(f"{path}: no such file; write the metric as file.py:function")
+    return FunctionMetric(evaluate, UserFunction(Path(path), function, MetricError))
+
+
+def label_metric(
+    labels: Labels,
+    samples: Calibration,
+    split: Split,
+    batch: int,
+) -> Accuracy:
+    """The accuracy on labelled calibration samples.
+
+    Args:
+        labels: class indices from 0, one for each sample of the source in its order (also for
+            those that are not used), or an .npy file of them.
+        samples: the samples.
+        split: which decide and which are held out.
+        batch: samples per batch.
+
+    Raises:
+        MetricError: the labels cannot be read or do not fit the samples.
+    """
+    where = str(labels) if isinstance(labels, str | Path) else "labels"
+    array = _read(Path(labels)) if isinstance(labels, str | Path) else np.asarray(labels)
+    flat = array.reshape(-1)
+    if array.ndim == 0 or flat.size != array.shape[0]:
+        raise MetricError(f"{where}: found shape {array.shape}; expected one class per sample")
+    if flat.dtype.kind not in "iu" or (flat.size and int(flat.min()) < 0):
+        raise MetricError(f"{where}: classes are whole numbers from 0, found {flat.dtype}")
+    if flat.size != samples.available:
+        raise MetricError(
+            f"{where}: {flat.size} labels for {samples.available} calibration samples; "
+            "expected one for each, in their order"
+        )
+    used = flat.astype(np.int64)[samples.selected]
+    return Accuracy(samples, used, split.tune, split.held_out, batch)
+
+
+def _read(path: Path) -> Array:
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise MetricError(f"{path}: not a readable .npy file of labels ({error})") from error
+    if not isinstance(found, np.ndarray):
+        raise MetricError(f"{path}: an archive; expected an .npy file with one class per sample")
+    return found

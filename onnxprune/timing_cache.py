@@ -1,0 +1,111 @@
+"""Timings kept between runs, in the user's cache folder.
+
+A cache only saves time: one that cannot be read or written is as good as none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+from onnxprune.alignment import block_size
+from onnxprune.runtime import VERSION, Provider
+
+FOLDER_VARIABLE = "ONNXPRUNE_CACHE"
+"""Environment variable that names another folder; empty for none at all."""
+
+_CPU_LIST = Path("/proc/cpuinfo")
+
+
+class TimingCache:
+    """Accumulator: milliseconds by what was timed.
+
+    Args:
+        path: the JSON file behind it; None to remember in memory only.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._times = {} if path is None else _read(path)
+        self._new: dict[str, float] = {}
+
+    def get(self, key: str) -> float | None:
+        """The time under a key, if there is one."""
+        return self._times.get(key)
+
+    def put(self, key: str, time: float) -> None:
+        """Remember a time."""
+        self._times[key] = self._new[key] = time
+
+    def save(self) -> None:
+        """Write what is new beside what other runs have written by now."""
+        if self._path is None or not self._new:
+            return
+        merged = _read(self._path) | self._new
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self._path.parent, suffix=".part")
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    json.dump(merged, file, indent=0, sort_keys=True)
+                os.replace(name, self._path)
+            except OSError:
+                Path(name).unlink(missing_ok=True)
+        self._new = {}
+
+
+def timing_cache(
+    provider: Provider, threads: int | None, folder: str | Path | None = None
+) -> TimingCache:
+    """The timings of this machine, this onnxruntime, this provider and number of threads.
+
+    Args:
+        provider: where models run.
+        threads: threads within one operator.
+        folder: where the cache is; None for ``ONNXPRUNE_CACHE`` or the user's cache folder.
+    """
+    place = _folder() if folder is None else Path(folder)
+    if place is None:
+        return TimingCache()
+    where = [VERSION, provider, str(threads or "all"), machine_name(), f"block{block_size()}"]
+    name = "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in w) for w in where)
+    return TimingCache(place / f"timings_{name}.json")
+
+
+def machine_name() -> str:
+    """The model of the processor, as far as the system says it."""
+    with contextlib.suppress(OSError):
+        for line in _CPU_LIST.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _folder() -> Path | None:
+    """The folder the user chose, or the one the system has for caches."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    if chosen is not None:
+        return Path(chosen) if chosen else None
+    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
+        return Path(os.environ["LOCALAPPDATA"], "onnxprune")
+    root = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(root if root else Path.home() / ".cache", "onnxprune")
+    except RuntimeError:  # no home
+        return None
+
+
+def _read(path: Path) -> dict[str, float]:
+    """What a file holds; nothing if it is not a table of times."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {str(k): float(v) for k, v in found.items() if isinstance(v, (int, float)) and v >= 0}
