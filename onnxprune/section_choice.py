@@ -33,7 +33,7 @@ def droppable_sections(
 
     A section goes with all its layers: one whose name is excluded holds it.
     """
-    if not options.sections or options.allocation != "sensitivity":
+    if not options.sections or options.composition.allocation != "sensitivity":
         return ()
     found = find_sections(network, canonical).found
     return tuple(s for s in found if options.selects((s.name, *s.branch)))
