@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -19,6 +21,7 @@ from onnxprune.calibration import split
 from onnxprune.canonical import canonicalise
 from onnxprune.choice import Chooser, allocate
 from onnxprune.cli import prune
+from onnxprune.cost import cost_model
 from onnxprune.errors import TargetError
 from onnxprune.greedy import CountSearch, least_damage
 from onnxprune.groups import find_groups
@@ -352,6 +355,66 @@ def test_one_drop_edit_for_one_section() -> None:
     inner, outer = known.sections
     assert drops(known, {inner.name: 0}) == (Drop(inner.name),)
     assert drops(known, {inner.name: 1, outer.name: 1}) == ()
+
+
+# --- by trial -----------------------------------------------------------------------------------
+
+
+class Judged(Chooser):
+    """Whose trials say what they are told to."""
+
+    def __init__(self, *arguments: object, damage: Callable[[Mapping[str, int]], float]) -> None:
+        super().__init__(*arguments)  # type: ignore[arg-type]
+        judge = SimpleNamespace(
+            tried=lambda plans, _label: [SimpleNamespace(divergence=damage(p)) for p in plans]
+        )
+        self.__dict__["finalists"] = judge
+
+
+@pytest.mark.parametrize("worse", [True, False])
+def test_sections_are_dropped_only_if_the_whole_plan_is_better(worse: bool) -> None:
+    model = blocks(1.0, 0.01, 1.0)
+    known, fit, tune = studied(model)
+    canonical = known.canonical
+    cost = cost_model(known.network, canonical, {"x": (1, 3, 8, 8)}, known.sections)
+    full = float(cost.macs(known.sizes))
+    bound = Bound("macs", cost.macs, 0.69 * full, full)
+
+    def damage(counts: Mapping[str, int]) -> float:
+        return 1.0 + (len(dropped(known, counts)) * (1 if worse else -1))
+
+    counts = Judged(known, fit, tune, OPTIONS, QUIET, damage=damage).under([bound]).counts
+    assert float(cost.macs(known.counts(counts))) <= bound.limit
+    if worse:
+        assert dropped(known, counts) == []
+        assert known.keeps(counts)
+    else:
+        assert [section.name for section in dropped(known, counts)] == ["Add_10"]
+
+
+def test_channels_of_dropped_sections_are_not_kept() -> None:
+    known, *_ = studied(RESIDUALS["nested"].build())
+    inner, outer = known.sections
+    everything = known.channels(known.sizes)
+    sizes = {group.name: group.size for group in known.groups}
+    assert everything == sum(sizes.values())
+    for section in (inner, outer):
+        inside = sum(g.size for g in known.groups if section.holds(g))
+        assert inside
+        assert known.channels(known.counts({section.name: 0})) == everything - inside
+    both = known.counts({inner.name: 0, outer.name: 0})
+    assert known.channels(both) == known.channels(known.counts({outer.name: 0}))
+    rows = np.stack([known.sizes, both])
+    assert known.channels(rows).tolist() == [everything, known.channels(both)]
+
+
+def test_a_ratio_holds_where_sections_are_dropped() -> None:
+    model = blocks(1.0, 0.01, 1.0)
+    result = Pruner(model, random_samples(model, 160), OPTIONS).prune([Target("ratio", 0.3)])
+    assert result.plan.drops
+    (check,) = result.report.targets
+    left = sum(len(group.keep) for group in result.report.groups)
+    assert check.reached == left <= check.limit
 
 
 # --- refitted in order --------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 For every residual section of a network: what dropping it alone does to the outputs, and what
 narrowing channels anywhere for the same MACs does. Then for shares of the MACs: channels only,
-sections only, both. Calibration takes the first 1 000 train images, the next 500 measure; results
-are appended to a file, one JSON object per line.
+sections only, both as they are priced, and what trials of whole plans choose. Calibration takes
+the first 1 000 train images, the next 500 measure; results are appended to a file, one JSON object
+per line.
 
     python tools/bench_sections.py [--network NAME ...] [--table]
 """
@@ -20,26 +21,23 @@ from typing import Any
 
 import numpy as np
 import onnx
-from bench_accuracy import ROOT, Bench, Case, cifar_loader
+from bench_accuracy import ROOT, Bench, Case
+from trained import NETWORKS
 
 from onnxprune.allocation import Bound
+from onnxprune.api import plan_of
 from onnxprune.arrays import Array
-from onnxprune.calibration import split
-from onnxprune.choice import allocate
+from onnxprune.choice import Chooser, allocate
 from onnxprune.comparison import kl_divergence
 from onnxprune.cost import cost_model
 from onnxprune.errors import TargetError
-from onnxprune.plan import Keep, Plan
-from onnxprune.refit import refit
+from onnxprune.plan import Plan
 from onnxprune.rewrite import apply, digest
 from onnxprune.runtime import Session
-from onnxprune.section_choice import dropped, drops, with_constants
-from onnxprune.section_damage import QuickRefit, measure_sections
+from onnxprune.section_choice import dropped, drops, prior_of, with_constants
 from onnxprune.sections import find_sections
-from onnxprune.sensitivity import measure_sensitivity
 from onnxprune.sequential import refit_in_order
 from onnxprune.study import Study
-from onnxprune.trials import TrialNetwork
 
 RESULTS = ROOT / "docs" / "results" / "sections.jsonl"
 CASES = (
@@ -48,7 +46,7 @@ CASES = (
 )
 FRACTIONS = (0.5, 0.4, 0.3, 0.2)
 MEASURED_IMAGES = 500
-KINDS = ("both", "channels", "sections")
+KINDS = ("channels", "both", "tried", "sections")
 Counts = Mapping[str, int]
 Key = str | tuple[float, str]
 
@@ -65,15 +63,13 @@ class SectionBench:
         self.cost = cost_model(ranked.network, ranked.canonical, shape, found)
         self.full = float(self.cost.macs(self.known.sizes))
         start = time.perf_counter()
-        trials = TrialNetwork(ranked.canonical, bench.tune, bench.executor)
-        self.laws = measure_sensitivity(self.known, trials)
-        tune = bench.tune
-        self.fit = replace(tune, indices=split(len(tune.samples), bench.options.seed).fit)
-        behind = QuickRefit(self.fit, tune, bench.executor)
-        self.drops = measure_sections(self.known, trials, behind)
+        options = replace(bench.options, sections=True)
+        self.chooser = Chooser(self.known, bench.fit, bench.tune, options, bench.executor)
+        self.laws, self.drops = self.chooser.laws, self.chooser.drops
         self.trial_seconds = time.perf_counter() - start
-        images, _ = cifar_loader().images(case.train, case.calibration_images + MEASURED_IMAGES)
-        self.images = cifar_loader().normalised(images[case.calibration_images :])
+        network = NETWORKS[case.model]
+        images, _ = network.images("train", case.calibration_images + MEASURED_IMAGES)
+        self.images = network.inputs(images[case.calibration_images :])
         self.reference = self.scores(bench.model)
 
     def bound(self, macs: float) -> Bound:
@@ -82,19 +78,18 @@ class SectionBench:
 
     def choose(self, kind: str, macs: float) -> Counts:
         """The counts with least damage within so many MACs."""
-        known = self.known
-        if kind == "channels":
-            known = replace(known, sections=())
+        known, bounds = self.known, [self.bound(macs)]
+        if kind == "tried":
+            return self.chooser.under(bounds).counts
         if kind == "sections":
             whole = {name: allowed[-1:] for name, allowed in known.allowed.items()}
             known = replace(known, allowed=whole)
-        return allocate(known, [self.bound(macs)], "sensitivity", self.laws, self.drops)
+        drops = {} if kind == "channels" else self.drops
+        return allocate(known, bounds, "sensitivity", self.laws, drops=drops)
 
     def macs(self, counts: Counts) -> float:
         """The MACs of counts."""
-        known = self.known
-        kept = [counts.get(group.name, group.size) for group in known.network.groups]
-        return float(self.cost.macs([*kept, *(counts.get(s.name, 1) for s in known.sections)]))
+        return float(self.cost.macs(self.known.counts(counts)))
 
     def predicted(self, counts: Counts) -> float:
         """The sum of the damages as the allocation sees it."""
@@ -107,20 +102,15 @@ class SectionBench:
 
     def finish(self, counts: Counts, *, in_order: bool = False) -> onnx.ModelProto:
         """The model of these counts, its consumers recovered at once or in order."""
-        known = self.known
-        keeps = known.keeps(counts)
-        sizes = {group.name: group.size for group in known.groups}
-        edits = [Keep(n, tuple(k.tolist()), sizes[n]) for n, k in keeps.items()]
-        alive, gone = known.survivors(keeps), dropped(known, counts)
-        prior = refit(known.views, known.layers, alive, known.recovery, known.contractions)
+        known, bench = self.known, self.bench
+        prior = prior_of(known, counts, known.recovery)
         weights = prior.weights
         if in_order:
-            tune, executor = self.bench.tune, self.bench.executor
-            weights = refit_in_order(
-                known, prior, known.recovery, self.fit, tune, executor, sections=gone
-            ).weights
-        plan = Plan(digest(self.bench.model), (*edits, *drops(known, counts)))
-        return apply(self.bench.model, plan, with_constants(weights, known, gone))
+            samples = (bench.fit, bench.tune)
+            (refitted,) = refit_in_order(known, [prior], known.recovery, *samples, bench.executor)
+            weights = refitted.weights
+        plan = plan_of(bench.model, known.groups, known.keeps(counts), drops(known, counts))
+        return apply(bench.model, plan, with_constants(weights, known, dropped(known, counts)))
 
     def scores(self, model: onnx.ModelProto) -> Array:
         """Class scores of the measuring images, shape (images, classes)."""
