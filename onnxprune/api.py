@@ -25,7 +25,7 @@ from pathlib import Path
 import onnx
 
 from onnxprune.allocation import Bound, Costs
-from onnxprune.arrays import Feed, IndexArray
+from onnxprune.arrays import Feed
 from onnxprune.bounds import FileSizes, bounds_of
 from onnxprune.calibration import CalibrationSource, split
 from onnxprune.canonical import canonicalise
@@ -37,22 +37,15 @@ from onnxprune.inputs import open_samples
 from onnxprune.latency_cost import latency_cost
 from onnxprune.measurement import Judge, judge_of, require_sense
 from onnxprune.model import file_bytes, load, pending
-from onnxprune.network import ChannelGroup
 from onnxprune.options import Options
 from onnxprune.outcome import Outcome, describe
-from onnxprune.plan import Drop, Keep, Plan, Weights
+from onnxprune.plan import Keep, Plan, Weights
 from onnxprune.recovery import Solution
 from onnxprune.report import Report
 from onnxprune.rewrite import apply, digest
 from onnxprune.scope import Scope, prunable_groups
 from onnxprune.search import Search
-from onnxprune.section_choice import (
-    droppable_sections,
-    dropped,
-    drops,
-    prior_of,
-    with_constants,
-)
+from onnxprune.section_choice import droppable_sections, dropped, drops, prior_of, with_constants
 from onnxprune.sequential import refit_in_order
 from onnxprune.study import Batches, Study, study
 from onnxprune.target import SAFE_ERROR, Target
@@ -222,7 +215,7 @@ class Pruner:
         """The model of a choice, and what is measured on it."""
         known, original = self._study, self._original
         counts = choice.counts
-        plan = plan_of(original, known.groups, known.keeps(counts), drops(known, counts))
+        plan = plan_of(original, known, counts)
         weights, solutions = self._recovered(counts)
         pruned = apply(original, plan, weights)
         timed = any(target.kind == "latency" for target in targets)
@@ -271,18 +264,12 @@ class Pruner:
         return weights, prior.solutions | refitted.solutions
 
 
-def plan_of(
-    model: onnx.ModelProto,
-    groups: Sequence[ChannelGroup],
-    keeps: Mapping[str, IndexArray],
-    drops: Sequence[Drop] = (),
-) -> Plan:
-    """The plan that keeps these units of a model's groups, and drops these sections.
-
-    Groups without a keep stay whole.
-    """
-    edits = [Keep(g.name, tuple(keeps[g.name].tolist()), g.size) for g in groups if g.name in keeps]
-    return Plan(digest(model), (*edits, *drops))
+def plan_of(model: onnx.ModelProto, known: Study, counts: Mapping[str, int]) -> Plan:
+    """The plan of these counts, of some of a model's groups and sections; the rest stays whole."""
+    sizes = {group.name: group.size for group in known.groups}
+    keeps = known.keeps(counts)
+    edits = [Keep(name, tuple(keep.tolist()), sizes[name]) for name, keep in keeps.items()]
+    return Plan(digest(model), (*edits, *drops(known, counts)))
 
 
 def apply_plan(

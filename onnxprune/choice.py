@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 
 from onnxprune.allocation import ALLOCATIONS, Bound, GroupChoice, PowerLaw
@@ -22,9 +22,6 @@ from onnxprune.sensitivity import LEVELS, measure_sections, measure_sensitivity
 from onnxprune.study import Batches, Study
 from onnxprune.target import Target
 from onnxprune.trials import Trials
-
-FACTORS = (1.0, 2.0, 4.0, 8.0)
-"""What the damages of sections are multiplied by, to have plans that drop many and few."""
 
 SEARCH_STEPS = 7
 """Bisection steps over the fraction of MACs kept under targets on damage: within 1 %."""
@@ -79,11 +76,9 @@ class Chooser:
 
     @cached_property
     def finalists(self) -> Trials:
-        """Trials on more samples, for a few plans."""
+        """Trials on more samples, for two whole plans."""
         study, fit, tune = self.study, self.fit, self.tune
-        return Trials.within_budget(
-            study, fit, tune, self.options, self.executor, trials=1 + len(FACTORS)
-        )
+        return Trials.within_budget(study, fit, tune, self.options, self.executor, trials=2)
 
     @cached_property
     def laws(self) -> Mapping[str, PowerLaw]:
@@ -124,28 +119,28 @@ class Chooser:
         return Choice(self._least_damage(known, bounds), self.laws, self.drops)
 
     def _least_damage(self, known: Study, bounds: Sequence[Bound]) -> dict[str, int]:
-        """The best of allocations that hold sections ever more dear, and one that drops none.
+        """An allocation over groups and sections, or one over groups alone if trials prefer it.
 
         Neighbours that take each other's part over are priced as if the other one stayed, so that
-        several dropped sections cost more than their sum. What that comes to, trials tell.
+        several dropped sections may cost more than their sum.
         """
-        allocation, found = self.options.composition.allocation, []
-        for factor in FACTORS if self.drops else ():
-            drops = {name: factor * damage for name, damage in self.drops.items()}
-            counts = allocate(known, bounds, allocation, self.laws, self.unexplained, drops)
-            if counts not in found:
-                found.append(counts)
+        allot = partial(
+            allocate,
+            known,
+            bounds,
+            self.options.composition.allocation,
+            self.laws,
+            self.unexplained,
+        )
+        counts = allot(self.drops)
+        if not dropped(known, counts):
+            return counts
         try:
-            narrowed = allocate(known, bounds, allocation, self.laws, self.unexplained)
-        except TargetError:
-            if not found:
-                raise
-        else:
-            found = [narrowed, *(counts for counts in found if dropped(known, counts))]
-        if len(found) == 1:
-            return found[0]
-        tried = self.finalists.tried(found, "comparing plans")
-        return min(zip(tried, found, strict=True), key=lambda pair: pair[0].divergence)[1]
+            plans = [counts, allot()]
+        except TargetError:  # that only dropping can reach
+            return counts
+        with_sections, without = self.finalists.tried(plans, "comparing plans")
+        return plans[int(without.divergence < with_sections.divergence)]
 
     def least(self, macs: Bound) -> float:
         """The smallest fraction of the MACs that the groups' allowed counts can reach.

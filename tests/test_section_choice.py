@@ -106,7 +106,7 @@ def test_a_trial_narrows_and_drops_at_once() -> None:
     counts = settled(known, counts)
     assert 0 < len(known.keeps(counts)) < len(known.groups)
     (tried,) = trials_of(known, fit, tune).tried([counts])
-    plan = plan_of(model, known.groups, known.keeps(counts), drops(known, counts))
+    plan = plan_of(model, known, counts)
     pruned = apply(model, plan, with_constants(tried.weights, known, [inner]))
     (wanted,) = compare(model, pruned, tune, QUIET)
     assert tried.divergence == pytest.approx(wanted.divergence, rel=2e-3)
