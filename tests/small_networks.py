@@ -28,6 +28,7 @@ from onnxprune.runtime import Session
 from onnxprune.scope import Scope
 from onnxprune.sequential import Refitted, refit_in_order
 from onnxprune.study import Batches, Study, study
+from onnxprune.trials import Trials
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 QUIET = InProcess(progress=False)
@@ -200,3 +201,9 @@ def in_order(
     how = recovery or known.study.recovery
     (done,) = refit_in_order(known.study, [prior], how, fit, tune, QUIET, **settings)  # type: ignore[arg-type]
     return done
+
+
+def tried_by(known: Studied) -> Trials:
+    """What tries prunings, on all samples to fit and tune on."""
+    fit, tune = known.batches(known.parts.fit), known.batches(known.parts.tune)
+    return Trials(known.study, fit, tune, known.options, QUIET)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import onnx
 import pytest
@@ -11,18 +9,12 @@ from small_networks import MODELS, QUIET, Studied, convolutions, digits, studied
 
 from onnxprune.allocation import ALLOCATIONS, Bound
 from onnxprune.bounds import bounds_of
-from onnxprune.choice import (
-    MIN_TRIAL_SAMPLES,
-    TRIAL_PASSES,
-    Choice,
-    Chooser,
-    trial_network,
-)
+from onnxprune.choice import Choice, Chooser
 from onnxprune.errors import TargetError
 from onnxprune.options import Options
-from onnxprune.sensitivity import LEVELS, try_counts
-from onnxprune.study import Batches
+from onnxprune.sensitivity import LEVELS
 from onnxprune.target import SAFE_ERROR, Target
+from onnxprune.trials import MIN_TRIAL_SAMPLES, TRIAL_PASSES
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +22,14 @@ def mlp() -> Studied:
     return studied(onnx.load(MODELS / "mlp_digits.onnx"), {"input": digits()[:200]})
 
 
+def chooser_of(known: Studied, options: Options | None = None) -> Chooser:
+    fit, tune = known.batches(known.parts.fit), known.batches(known.parts.tune)
+    return Chooser(known.study, fit, tune, options or known.options, QUIET)
+
+
 def chosen(known: Studied, *targets: Target, options: Options | None = None) -> Choice:
     """Counts under targets on costs; without any, under one on the error."""
-    chooser = Chooser(known.study, known.batches(), options or known.options, QUIET)
+    chooser = chooser_of(known, options)
     sizes = known.study.sizes
     if targets and all(target.is_cost for target in targets):
         return chooser.under(bounds_of(targets, known.cost, sizes, known.study.places, 75_530.0))
@@ -89,19 +86,17 @@ def test_a_target_above_the_model_cuts_nothing(mlp):
 @pytest.mark.parametrize("allocation", ["sensitivity", "uniform"])
 def test_under_a_bound_on_the_error_as_much_goes_as_it_allows(mlp, allocation):
     counts = chosen(mlp, options=Options(allocation=allocation)).counts
-    trials = trial_network(mlp.study, mlp.batches(), mlp.options, QUIET)
-    (distance,) = try_counts(mlp.study, trials, counts)
-    assert distance.relative_error <= SAFE_ERROR
+    (tried,) = chooser_of(mlp).trials.tried([counts])
+    assert tried.relative_error <= SAFE_ERROR
     assert macs_of(counts) < 0.6 * 75_008
 
 
 def test_more_than_that_would_not_be_within_the_bound(mlp):
     """Two hundredths fewer MACs than chosen are over the bound: the search found the edge."""
     counts = chosen(mlp).counts
-    trials = trial_network(mlp.study, mlp.batches(), mlp.options, QUIET)
     less = chosen(mlp, Target("macs", macs_of(counts) / 75_008 - 0.02)).counts
-    (distance,) = try_counts(mlp.study, trials, less)
-    assert distance.relative_error > SAFE_ERROR
+    (tried,) = chooser_of(mlp).trials.tried([less])
+    assert tried.relative_error > SAFE_ERROR
 
 
 def test_counts_that_may_not_fall_are_said():
@@ -142,19 +137,18 @@ def test_groups_that_were_not_chosen_stay_whole(mlp):
 
 
 def test_trials_take_a_few_passes_over_the_samples_at_most(mlp):
-    network = trial_network(mlp.study, mlp.batches(), mlp.options, QUIET)
-    taken = sum(len(feed["input"]) for feed, _ in network._batches)
+    (tried,) = chooser_of(mlp).trials.tried([{}])
+    taken = tried.distances[0].samples
     trials = len(LEVELS) * len(mlp.study.groups)
     assert taken <= max(MIN_TRIAL_SAMPLES, TRIAL_PASSES * 200 / trials)
     assert taken >= min(MIN_TRIAL_SAMPLES, mlp.parts.tune.size)
 
 
-def test_a_fixed_batch_is_filled():
-    model = onnx.load(MODELS / "mlp_digits.onnx")
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 5
-    known = studied(model, {"input": digits()[:100]})
-    tune = replace(known.batches(), indices=np.arange(40))
-    assert isinstance(tune, Batches)
-    network = trial_network(known.study, tune, known.options, QUIET)
-    assert {len(feed["input"]) for feed, _ in network._batches} == {5}
+def test_trials_are_refitted_as_the_result_will_be(mlp):
+    """In order, on the samples to fit on; one-shot where the options say so."""
+    plan = {group.name: group.size // 4 for group in mlp.study.groups}
+    (ordered,), (quick,) = (
+        chooser_of(mlp, Options(sequential=sequential)).trials.tried([plan])
+        for sequential in (True, False)
+    )
+    assert ordered.divergence < quick.divergence

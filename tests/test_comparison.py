@@ -57,6 +57,22 @@ def test_divergence_and_agreement_of_logits(logits):
     assert 0 < found.agreement < 1
 
 
+@pytest.mark.parametrize("scores", [True, False])
+def test_merging_is_adding_all_that_both_have_seen(logits, scores):
+    old, new = logits
+    whole, *parts = (OutputDistance("y", scores) for _ in range(4))
+    whole.add(old, new)
+    for part, a, b in zip(parts, np.split(old, [7, 20]), np.split(new, [7, 20]), strict=True):
+        part.add(a, b)
+    first, *others = parts
+    for other in others:
+        first.merge(other)
+    for name in ("relative_error", "cosine", "divergence"):
+        assert getattr(first, name) == pytest.approx(getattr(whole, name), rel=1e-12)
+    assert (first.samples, first.agreement) == (whole.samples, whole.agreement)
+    assert others[-1].samples == 10  # what was added stays as it is
+
+
 def test_probabilities_are_taken_as_such(logits):
     old, new = (softmax(scores) for scores in logits)
     found = measured(old, new)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
 import pytest
-from small_networks import MODELS, QUIET, Studied, digits, studied
+from small_networks import MODELS, Studied, digits, studied, tried_by
 
-from onnxprune.choice import trial_network
 from onnxprune.gauges import Gauge, gauges_of
 from onnxprune.metric import FunctionMetric, Metric, Predict
-from onnxprune.refit import refit
 from onnxprune.rewrite import apply
 from onnxprune.runtime import Session
-from onnxprune.sensitivity import try_counts
 from onnxprune.target import Target
-from onnxprune.trials import TrialNetwork
+from onnxprune.trials import Trials
 
 COUNTS = [192, 60, 40]
 
@@ -26,45 +22,44 @@ def mlp() -> Studied:
 
 
 @pytest.fixture(scope="module")
-def network(mlp) -> TrialNetwork:
-    return trial_network(mlp.study, mlp.batches(), mlp.options, QUIET)
+def trials(mlp) -> Trials:
+    return tried_by(mlp)
 
 
 def named(known: Studied) -> dict[str, int]:
     return {group.name: n for group, n in zip(known.study.groups, COUNTS, strict=True)}
 
 
-def gauge(known: Studied, network: TrialNetwork, target: Target, metric: Metric | None) -> Gauge:
-    (found,) = gauges_of([target], known.study, lambda: network, metric)
+def gauge(trials: Trials, target: Target, metric: Metric | None) -> Gauge:
+    (found,) = gauges_of([target], lambda: trials, metric)
     return found
 
 
-def test_an_error_is_the_largest_of_the_outputs(mlp, network):
-    found = gauge(mlp, network, Target("error", 0.05), None)
-    (distance,) = try_counts(mlp.study, network, named(mlp))
-    assert found.read(named(mlp)) == pytest.approx(distance.relative_error)
+def test_an_error_is_the_largest_of_the_outputs(mlp, trials):
+    found = gauge(trials, Target("error", 0.05), None)
+    (tried,) = trials.tried([named(mlp)])
+    assert found.read(named(mlp)) == pytest.approx(tried.relative_error)
     assert found.limit == 0.05
-    assert found.holds(named(mlp)) == (distance.relative_error <= 0.05)
+    assert found.holds(named(mlp)) == (tried.relative_error <= 0.05)
     assert found.holds({})
 
 
-def test_a_drop_is_what_the_metric_loses_in_the_model_of_a_trial(mlp, network):
-    """The trial's model is cut for real and judged: by minus the spread of its scores."""
+def test_a_drop_is_what_the_metric_loses_in_the_model_of_a_trial(mlp, trials):
+    """The trial's model is cut for real and judged: by its mean top score."""
     images = digits()[:30]
     calls = []
 
     def function(predict: Predict) -> float:
         calls.append(1)
-        return -float(np.std(predict({"input": images})[0]))
+        return float(predict({"input": images})[0].max(axis=1).mean())
 
-    found = gauge(mlp, network, Target("drop", 1.0), FunctionMetric("spread", function))
+    found = gauge(trials, Target("drop", 1.0), FunctionMetric("score", function))
     dropped = found.read(named(mlp))
-    keeps = mlp.study.keeps(named(mlp))
-    alive = mlp.study.survivors(keeps)
-    solved = refit(mlp.study.views, mlp.study.layers, alive, mlp.study.trial_recovery)
-    pruned = apply(mlp.model, mlp.plan(keeps), solved.weights)
+    (tried,) = trials.tried([named(mlp)])
+    pruned = apply(mlp.model, mlp.plan(mlp.study.keeps(named(mlp))), tried.weights)
     before, after = (
-        -float(np.std(Session(model).run({"input": images})[0])) for model in (mlp.model, pruned)
+        float(Session(model).run({"input": images})[0].max(axis=1).mean())
+        for model in (mlp.model, pruned)
     )
     assert abs(before - after) > 1e-3
     assert dropped == pytest.approx(before - after, rel=1e-3)
@@ -74,6 +69,6 @@ def test_a_drop_is_what_the_metric_loses_in_the_model_of_a_trial(mlp, network):
     assert found.read({}) == pytest.approx(0.0)
 
 
-def test_a_drop_needs_something_that_drops(mlp, network):
+def test_a_drop_needs_something_that_drops(trials):
     with pytest.raises(ValueError, match="needs a metric"):
-        gauge(mlp, network, Target("drop", 0.01), None)
+        gauge(trials, Target("drop", 0.01), None)

@@ -18,6 +18,7 @@ from onnxprune.recovery import (
     Solution,
     channel_mix,
     features_of,
+    pooled,
 )
 
 # relative squared error: the smallest ridge squared, over a condition number below 1e6
@@ -150,9 +151,11 @@ def test_many_rows_give_least_squares(taps):
     np.testing.assert_allclose(found.bias, fit[-1], atol=EXACT)
 
 
+@pytest.mark.parametrize("tune_rows", [0, 400])
 @pytest.mark.parametrize("taps", [1, 2])
-def test_exact_redundancy_is_lossless(taps):
+def test_exact_redundancy_is_lossless(taps, tune_rows):
     problem, _, held_out = problem_of(2, entries=7, taps=taps, redundant=3)
+    problem = replace(problem, tune_rows=tune_rows)
     keep = np.arange(4)
     found = LeastSquares().solve(problem, keep)
     assert found.error < LOSSLESS
@@ -186,6 +189,85 @@ def test_few_rows_choose_a_ridge_that_generalises():
     plain = LeastSquares(ridges=(1e-10,), first=0).solve(problem, keep)
     assert found.tune_error <= plain.tune_error
     assert measured(problem, held_out, keep, found) < 1
+
+
+def both_draws(seed: int, rows: int, tune_rows: int) -> tuple[LayerProblem, np.ndarray, np.ndarray]:
+    """A problem whose rows to tune on may be fitted on, these rows, and all rows."""
+    problem, x, held_out = problem_of(seed, rows=max(rows, tune_rows))
+    x, held_out = x[:rows], held_out[:tune_rows]
+    grams = {"gram": gram_of(x), "tune_gram": gram_of(held_out)}
+    problem = replace(problem, **grams, rows=rows, tune_rows=tune_rows)
+    return problem, x, np.concatenate([x, held_out])
+
+
+def targets_on(x: np.ndarray, y: np.ndarray) -> Targets:
+    return Targets(y.T @ x / len(x), float(np.mean(np.sum(y**2, axis=1))))
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_pooling_is_the_problem_of_all_rows(given):
+    problem, x, every = both_draws(11, 300, 100)
+    y = every @ np.random.default_rng(11).standard_normal((every.shape[1], 4))
+    if given:
+        fit, tune = targets_on(x, y[: len(x)]), targets_on(every[len(x) :], y[len(x) :])
+        problem = replace(problem, targets=fit, tune_targets=tune)
+    found = pooled(problem)
+    assert found.rows == 400
+    np.testing.assert_allclose(found.gram, gram_of(every), rtol=1e-12)
+    if given:
+        assert found.targets is not None
+        np.testing.assert_allclose(found.targets.cross, targets_on(every, y).cross, rtol=1e-10)
+        assert found.targets.second == pytest.approx(targets_on(every, y).second)
+    else:
+        assert found.targets is None
+
+
+def ridge_towards(
+    prior: np.ndarray, ridge: float, x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Least squares with the ridge as more rows: weights, shape (outputs, features), and bias."""
+    centred, rest = x - x.mean(axis=0), y - x @ prior.T
+    penalty = np.sqrt(ridge * len(x)) * np.diag(x.std(axis=0))
+    rows = np.vstack([centred, penalty])
+    wanted = np.vstack([rest - rest.mean(axis=0), np.zeros((len(penalty), y.shape[1]))])
+    weight = prior + np.linalg.lstsq(rows, wanted, rcond=None)[0].T
+    return weight, (y - x @ weight.T).mean(axis=0)
+
+
+PRIORS = [("slice", 12, 4), ("channel mix", 13, 4)]
+
+
+@pytest.mark.parametrize(("prior", "seed", "kept"), PRIORS)
+@pytest.mark.parametrize("pool", [True, False])
+def test_what_was_chosen_is_fitted_on_all_rows(prior, seed, kept, pool):
+    """Prior and ridge are chosen on one half; with no rows given there, that half stays unseen."""
+    problem, x, every = both_draws(seed, 60, 40)
+    problem = replace(problem, tune_rows=40 if pool else 0)
+    keep = np.arange(kept)
+    features = features_of(keep, problem.taps)
+    search = LeastSquares(ridges=(1e-2,), first=0)
+    found, unpooled = (search.solve(p, keep) for p in (problem, replace(problem, tune_rows=0)))
+    assert found.label == f"least squares, ridge 1e-02 towards {prior}"
+    assert (found.label, found.tune_error) == (unpooled.label, unpooled.tune_error)
+    towards = problem.weight[:, features] if prior == "slice" else channel_mix(problem, keep)
+
+    def oracle(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return ridge_towards(towards, 1e-2, rows[:, features], rows @ problem.weight.T)
+
+    right, wrong = (every, x) if pool else (x, every)
+    np.testing.assert_allclose(found.weight, oracle(right)[0], atol=1e-6)
+    np.testing.assert_allclose(found.bias, oracle(right)[1], atol=1e-6)
+    assert np.abs(found.weight - oracle(wrong)[0]).max() > 1e-3
+
+
+def test_weights_without_a_ridge_get_the_bias_of_all_rows():
+    """Too few rows to fit: a simple answer is chosen, and its bias is the best on all of them."""
+    problem, _, every = both_draws(14, 3, 40)
+    keep = np.array([0, 1, 4])
+    found = LeastSquares(ridges=(1e-10,), first=0).solve(problem, keep)
+    assert found.label in ("slice", "channel mix")
+    rest = every @ problem.weight.T - every[:, features_of(keep, 2)] @ found.weight.T
+    np.testing.assert_allclose(found.bias, rest.mean(axis=0), atol=1e-9)
 
 
 def test_channel_mix_is_the_triangular_recovery():

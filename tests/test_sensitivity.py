@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from small_networks import QUIET, Studied, convolutions, perceptron, studied
+from small_networks import Studied, convolutions, perceptron, studied, tried_by
 
+from onnxprune.allocation import fit_damage
 from onnxprune.options import Options
-from onnxprune.sensitivity import LEVELS, measure_sensitivity, trial_counts, try_counts
-from onnxprune.trials import TrialNetwork
+from onnxprune.sensitivity import LEVELS, measure_sensitivity, trial_counts
 
 
 @pytest.mark.parametrize(
@@ -30,10 +32,6 @@ def test_trials_are_near_their_levels(allowed, counts):
     assert list(allowed)[-1] not in found
 
 
-def trials(known: Studied) -> TrialNetwork:
-    return TrialNetwork(known.study.canonical, known.batches(), QUIET)
-
-
 def two_branches(weight: float) -> Studied:
     """Two branches of equal make, the second one's maps multiplied by ``weight``."""
     middle = (
@@ -48,7 +46,7 @@ def two_branches(weight: float) -> Studied:
 
 def test_the_branch_that_matters_less_is_damaged_less():
     known = two_branches(0.01)
-    laws = measure_sensitivity(known.study, trials(known))
+    laws = measure_sensitivity(known.study, tried_by(known))
     error = {name: ranking.error for name, ranking in known.study.rankings.items()}
     names = {g.consumers: g.name for g in known.study.groups}
     loud = next(
@@ -63,14 +61,14 @@ def test_the_branch_that_matters_less_is_damaged_less():
 
 def test_laws_follow_the_measurements():
     known = studied(convolutions(), options=Options(align=1))
-    network = trials(known)
+    trials = tried_by(known)
     (group,) = known.study.groups
-    law = measure_sensitivity(known.study, network)[group.name]
+    law = measure_sensitivity(known.study, trials)[group.name]
     error = known.study.rankings[group.name].error
     measured, predicted = [], []
     for count in trial_counts(known.study.allowed[group.name]):
-        (distance,) = try_counts(known.study, network, {group.name: count})
-        measured.append(distance.divergence)
+        (tried,) = trials.tried([{group.name: count}])
+        measured.append(tried.divergence)
         predicted.append(float(law(error[[count]])[0]))
     assert measured == sorted(measured)
     misses = np.log(measured) - np.log(predicted)
@@ -78,18 +76,38 @@ def test_laws_follow_the_measurements():
     assert law.residual < 0.5
 
 
+def test_every_group_has_the_law_of_its_own_trials():
+    """Measured together, each group's are those of it alone, whole groups among them."""
+    known = two_branches(0.5)
+    whole = known.study.groups[1].name
+    allowed = dict(known.study.allowed)
+    allowed[whole] = allowed[whole][-1:]
+    study, trials = replace(known.study, allowed=allowed), tried_by(known)
+    laws = measure_sensitivity(study, trials)
+    assert list(laws) == [group.name for group in study.groups]
+    for name, law in laws.items():
+        counts = trial_counts(allowed[name])
+        damage = [trials.tried([{name: count}])[0].divergence for count in counts]
+        error = study.rankings[name].error
+        if name == whole:
+            assert law(error).tolist() == [0.0] * len(error)
+        else:
+            assert law == fit_damage([float(error[count]) for count in counts], damage)
+    assert len({law(np.array([0.1])).item() for law in laws.values()}) == len(laws)
+
+
 def test_a_group_that_may_not_be_cut_has_no_damage():
     known = studied(perceptron(), options=Options(align=16))
     (group,) = known.study.groups
-    law = measure_sensitivity(known.study, trials(known))[group.name]
+    law = measure_sensitivity(known.study, tried_by(known))[group.name]
     assert law(np.array([0.5])).tolist() == [0.0]
 
 
 def test_trying_full_counts_is_no_change():
     known = studied(perceptron())
     (group,) = known.study.groups
-    (distance,) = try_counts(known.study, trials(known), {group.name: group.size})
-    assert distance.relative_error == 0
+    (tried,) = tried_by(known).tried([{group.name: group.size}])
+    assert tried.relative_error == 0
 
 
 def test_trials_without_recovery_are_worse():
@@ -97,6 +115,6 @@ def test_trials_without_recovery_are_worse():
     for recovery in (True, False):
         known = studied(convolutions(), options=Options(recovery=recovery))
         (group,) = known.study.groups
-        (distance,) = try_counts(known.study, trials(known), {group.name: group.size // 2})
-        errors[recovery] = distance.relative_error
+        (tried,) = tried_by(known).tried([{group.name: group.size // 2}])
+        errors[recovery] = tried.relative_error
     assert errors[True] < errors[False]

@@ -1,15 +1,17 @@
-"""Figures behind two choices, on images of the train split that nothing was fitted on.
+"""Figures behind some choices, on images of the train split that nothing was fitted on.
 
     python tools/bench_choices.py laws      # docs/decisions/0005: trials per group, law or curve
+    python tools/bench_choices.py trials    # the same: one-shot trials or such in order
     python tools/bench_choices.py bounds    # docs/decisions/0006: the bound without a target
 
-Calibration takes the first 1 000 train images, the next 3 000 measure.
+Calibration takes the first 1 000 train images, the next 3 000 measure, 2 000 for ``trials``.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -18,17 +20,25 @@ from trained import NETWORKS as TRAINED
 
 from onnxprune import Options, Target, prune
 from onnxprune.allocation import fit_damage
+from onnxprune.api import plan_of
 from onnxprune.arrays import Array, IndexArray, Vector
-from onnxprune.choice import allocate, trial_network
+from onnxprune.choice import allocate
 from onnxprune.comparison import kl_divergence
+from onnxprune.refit import refit
+from onnxprune.rewrite import apply
 from onnxprune.runtime import Session
-from onnxprune.sensitivity import try_counts
+from onnxprune.sensitivity import LEVELS, measure_sensitivity
+from onnxprune.sequential import refit_in_order
 from onnxprune.study import Study
+from onnxprune.trials import Trials
 
 FRACTIONS = (0.7, 0.5, 0.35)
 BOUNDS = (0.05, 0.1, 0.15, 0.2)
 MEASURED_IMAGES = 3000
 NETWORKS = ("resnet20_cifar10_jpeg", "resnet20_cifar10")
+TRIED_ON, TRIED_FRACTIONS, TRIED_MEASURED = "resnet20_cifar10", (0.75, 0.5, 0.35), 2000
+TRIALS = {"one-shot, 32 images": (False, 32), "one-shot, 256": (False, 256), "in order": (True, 0)}
+"""Whether trials refit in order, and the images they judge by; 0 for as many as they may take."""
 
 Law = Callable[[Vector], Vector]
 VARIANTS: dict[str, tuple[tuple[float, ...], Callable[[list[float], list[float]], Law]]] = {
@@ -57,9 +67,9 @@ def interpolated(errors: list[float], divergences: list[float]) -> Law:
 class Unseen:
     """The images that measure, and what the original makes of them."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, count: int = MEASURED_IMAGES) -> None:
         network, seen = TRAINED[bench.case.model], bench.case.calibration_images
-        images, labels = network.images("train", seen + MEASURED_IMAGES)
+        images, labels = network.images("train", seen + count)
         self.images = network.inputs(images[seen:])
         self.labels = labels[seen:]
         self.reference = self.scores(bench.model)
@@ -79,16 +89,53 @@ def trial_counts(allowed: IndexArray, levels: tuple[float, ...]) -> list[int]:
 
 
 def laws_of(known: Study, bench: Bench, variant: str) -> dict[str, Law]:
-    """Group name -> damage law of a variant."""
+    """Group name -> damage law of a variant, of one-shot trials."""
     levels, fit = VARIANTS[variant]
-    trials = trial_network(known, bench.tune, bench.options, bench.executor)
+    trials = trials_of(known, bench, sequential=False)
     laws = {}
     for group in known.groups:
         counts = trial_counts(known.allowed[group.name], levels)
         errors = [float(known.rankings[group.name].error[count]) for count in counts]
-        found = [try_counts(known, trials, {group.name: count})[0].divergence for count in counts]
-        laws[group.name] = fit(errors, found)
+        tried = trials.tried([{group.name: count} for count in counts])
+        laws[group.name] = fit(errors, [trial.divergence for trial in tried])
     return laws
+
+
+def trials_of(known: Study, bench: Bench, *, sequential: bool, judges: int = 0) -> Trials:
+    """Trials within the budget of a sensitivity, or one-shot ones judged by so many images."""
+    options = replace(bench.options, sequential=sequential)
+    settings = options, bench.executor
+    if not judges:
+        planned = len(LEVELS) * len(known.groups)
+        return Trials.within_budget(known, bench.fit, bench.tune, *settings, trials=planned)
+    every = np.concatenate([bench.tune.indices, bench.fit.indices])
+    return Trials(known, bench.fit, replace(bench.tune, indices=every[:judges]), *settings)
+
+
+def finished(known: Study, bench: Bench, counts: dict[str, int]) -> onnx.ModelProto:
+    """The model cut to these counts and refitted in order."""
+    keeps = known.keeps(counts)
+    alive = known.survivors(keeps)
+    prior = refit(known.views, known.layers, alive, known.recovery, known.contractions)
+    (done,) = refit_in_order(known, [prior], known.recovery, bench.fit, bench.tune, bench.executor)
+    return apply(bench.model, plan_of(bench.model, known.groups, keeps), done.weights)
+
+
+def compare_trials() -> None:
+    """KL divergence from the original by how the trials behind the laws are made."""
+    print("| trials | " + " | ".join(f"{fraction:.0%} MACs" for fraction in TRIED_FRACTIONS) + " |")
+    print("|---|" + "---:|" * len(TRIED_FRACTIONS))
+    bench = Bench(next(case for case in CASES if case.model == TRIED_ON))
+    unseen, known = Unseen(bench, TRIED_MEASURED), bench.rank("obs")
+    for name, (sequential, judges) in TRIALS.items():
+        trials = trials_of(known, bench, sequential=sequential, judges=judges)
+        laws = measure_sensitivity(known, trials)
+        cells = []
+        for fraction in TRIED_FRACTIONS:
+            counts = allocate(known, bench.bounds(known, fraction), "sensitivity", laws)
+            scores = unseen.scores(finished(known, bench, counts))
+            cells.append(f"{kl_divergence(unseen.reference, scores).mean():.3f}")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def compare_laws() -> None:
@@ -131,5 +178,6 @@ def compare_bounds() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("laws", "bounds"))
-    {"laws": compare_laws, "bounds": compare_bounds}[parser.parse_args().what]()
+    tables = {"laws": compare_laws, "trials": compare_trials, "bounds": compare_bounds}
+    parser.add_argument("what", choices=tables)
+    tables[parser.parse_args().what]()
