@@ -20,7 +20,7 @@ from onnxprune.criteria import (
 )
 from onnxprune.criteria.balance import balanced_order
 from onnxprune.criteria.elimination import BlockElimination
-from onnxprune.criteria.reduction import feature_table
+from onnxprune.criteria.reduction import feature_table, sampling_ridge
 from onnxprune.criteria.subspace import joint_channel_gram
 from onnxprune.plan import GroupProblem, LayerProblem, Ranking, Targets
 
@@ -57,6 +57,10 @@ def ranked(name: str, problem: GroupProblem) -> Ranking:
     return CRITERIA[name](0).rank(problem)
 
 
+EXACT = 10**15
+"""Rows behind moments that are taken for those of all samples there are."""
+
+
 @dataclass(frozen=True)
 class Data:
     """The samples behind a layer problem: x with the constant, and the targets."""
@@ -87,7 +91,7 @@ def layer(
         y = y + 3 * rng.standard_normal(y.shape) + np.sin(x[:, :1])
     gram = x.T @ x / rows
     given = Targets(y.T @ x / rows, float(np.sum(y**2)) / rows) if noise else None
-    problem = LayerProblem(name, weight, gram, gram, channels, taps, rows, False, given, given)
+    problem = LayerProblem(name, weight, gram, gram, channels, taps, EXACT, False, given, given)
     return problem, Data(x, y)
 
 
@@ -445,3 +449,29 @@ def test_copies_and_silent_channels_explain_nothing_more():
     assert curve[3] < 1e-8
     unread = replace(group(problem, channels=channels), consumers=())
     assert not unexplained_variance(unread, channels).any()
+
+
+def test_features_that_outnumber_the_rows_explain_each_other_no_more_than_they_do():
+    """From 40 rows of 60 independent channels a quarter is not dispensable."""
+    rng = np.random.default_rng(0)
+    x = np.column_stack([rng.standard_normal((40, 60)), np.ones(40)])
+    gram = x.T @ x / len(x)
+    weight = rng.standard_normal((5, 61))
+    channels = np.arange(60)
+    thin = LayerProblem("thin", weight, gram, gram, channels, 1, 40)
+    sure = replace(thin, rows=EXACT)
+    few, believed = (
+        Obs().rank(group(layer, channels=channels)).error[45] for layer in (thin, sure)
+    )
+    assert believed < 1e-3  # 40 rows lie in the span of any 40 channels
+    assert 0.1 < few < 0.3  # truly a quarter of the variance
+
+
+@pytest.mark.parametrize("rows", [50, 500, 5000])
+def test_the_sampling_ridge_is_the_best_shrinkage_of_independent_features(rows):
+    """Independent features: all correlation is noise, and nearly all of it is shrunk away."""
+    x = np.random.default_rng(rows).standard_normal((rows, 30))
+    ridge = sampling_ridge(np.corrcoef(x.T), rows)
+    assert ridge / (1 + ridge) > 0.8
+    shared = x + 3 * x[:, :1]
+    assert sampling_ridge(np.corrcoef(shared.T), rows) < 3 / rows
