@@ -7,7 +7,7 @@
     scope        which of them may be cut, how far; whether the targets can be reached
     study        Gram matrices of what the consumers read; the order in which channels go
     search       the next four, until the targets are measured to hold on the result
-    choice       how many channels every group keeps under the targets
+    choice       how many channels every group keeps under the targets; which sections go
     refit        the consumers' new weights
     rewrite      the smaller model
     measurement  what it costs, and how far it is from the original
@@ -25,7 +25,7 @@ from pathlib import Path
 import onnx
 
 from onnxprune.allocation import Bound, Costs
-from onnxprune.arrays import Feed, IndexArray
+from onnxprune.arrays import Feed
 from onnxprune.bounds import FileSizes, bounds_of
 from onnxprune.calibration import CalibrationSource, split
 from onnxprune.canonical import canonicalise
@@ -37,16 +37,15 @@ from onnxprune.inputs import open_samples
 from onnxprune.latency_cost import latency_cost
 from onnxprune.measurement import Judge, judge_of, require_sense
 from onnxprune.model import file_bytes, load, pending
-from onnxprune.network import ChannelGroup
 from onnxprune.options import Options
 from onnxprune.outcome import Outcome, describe
 from onnxprune.plan import Keep, Plan, Weights
 from onnxprune.recovery import Solution
-from onnxprune.refit import refit
 from onnxprune.report import Report
 from onnxprune.rewrite import apply, digest
 from onnxprune.scope import Scope, prunable_groups
 from onnxprune.search import Search
+from onnxprune.section_choice import droppable_sections, dropped, drops, prior_of, with_constants
 from onnxprune.sequential import refit_in_order
 from onnxprune.study import Batches, Study, study
 from onnxprune.target import SAFE_ERROR, Target
@@ -146,9 +145,10 @@ class Pruner:
         self._executor: Executor = InProcess(options.progress)
         self._sample = next(iter(Batches(samples, self._parts.held_out, 1)))
         shapes = {name: array.shape for name, array in self._sample.items()}
-        cost = cost_model(network, self._canonical, shapes)
+        sections = droppable_sections(network, self._canonical, options)
+        cost = cost_model(network, self._canonical, shapes, sections)
         self._cost = cost.per_sample(samples.batch_extent or 1)
-        self._scope = Scope.of(network, groups, options.align)
+        self._scope = Scope.of(network, groups, options.align, sections)
 
     @cached_property
     def _study(self) -> Study:
@@ -193,7 +193,7 @@ class Pruner:
             costs,
             cost,
             scope.sizes,
-            scope.places,
+            scope.channels,
             parameter_count(self._original),
             files=FileSizes(file_bytes(self._original), file_bytes(self._canonical)),
             latency=self._predicted_latency,
@@ -214,15 +214,14 @@ class Pruner:
     def _finish(self, choice: Choice, targets: Sequence[Target]) -> Outcome:
         """The model of a choice, and what is measured on it."""
         known, original = self._study, self._original
-        keeps = known.keeps(choice.counts)
-        plan = plan_of(original, known.groups, keeps)
-        weights, solutions = self._recovered(keeps)
+        counts = choice.counts
+        plan = plan_of(original, known, counts)
+        weights, solutions = self._recovered(counts)
         pruned = apply(original, plan, weights)
         timed = any(target.kind == "latency" for target in targets)
         measured = self._judge.measure(pruned, latency=timed)
-        kept = sum(choice.counts[group.name] for group in known.groups)
-        channels = sum(group.size for group in known.groups)
-        checks = self._judge.checks(targets, measured, channels, kept)
+        full, kept = (int(known.channels(c)) for c in (known.sizes, known.counts(counts)))
+        checks = self._judge.checks(targets, measured, full, kept)
         return Outcome(
             original, pruned, known, choice, plan, weights, solutions, self._cost, measured, checks
         )
@@ -238,26 +237,19 @@ class Pruner:
             self._scope.network,
             self._canonical,
             self._judge.timed,
+            sections=self._scope.sections,
             provider=self._options.provider,
             threads=self._options.threads,
             progress=self._options.progress,
         )
 
-    def _recovered(
-        self, keeps: Mapping[str, IndexArray]
-    ) -> tuple[Weights, dict[str, list[Solution]]]:
-        """The consumers' new weights, and how they were found."""
+    def _recovered(self, counts: Mapping[str, int]) -> tuple[Weights, dict[str, list[Solution]]]:
+        """The consumers' new weights, what is added for sections, and how they were found."""
         known, options = self._study, self._options
-        prior = refit(
-            known.views,
-            known.layers,
-            known.survivors(keeps),
-            known.recovery,
-            known.contractions,
-            progress=options.progress,
-        )
+        sections = dropped(known, counts)
+        prior = prior_of(known, counts, known.recovery, progress=options.progress)
         if not options.composition.sequential:
-            return prior.weights, prior.solutions
+            return with_constants(prior.weights, known, sections), prior.solutions
         (refitted,) = refit_in_order(
             known,
             [prior],
@@ -268,15 +260,16 @@ class Pruner:
             provider=options.provider,
             max_memory=None if options.max_memory is None else options.max_memory // 2,
         )
-        return refitted.weights, prior.solutions | refitted.solutions
+        weights = with_constants(refitted.weights, known, sections)
+        return weights, prior.solutions | refitted.solutions
 
 
-def plan_of(
-    model: onnx.ModelProto, groups: Sequence[ChannelGroup], keeps: Mapping[str, IndexArray]
-) -> Plan:
-    """The plan that keeps these units of a model's groups; groups without a keep stay whole."""
-    edits = [Keep(g.name, tuple(keeps[g.name].tolist()), g.size) for g in groups if g.name in keeps]
-    return Plan(digest(model), tuple(edits))
+def plan_of(model: onnx.ModelProto, known: Study, counts: Mapping[str, int]) -> Plan:
+    """The plan of these counts, of some of a model's groups and sections; the rest stays whole."""
+    sizes = {group.name: group.size for group in known.groups}
+    keeps = known.keeps(counts)
+    edits = [Keep(name, tuple(keep.tolist()), sizes[name]) for name, keep in keeps.items()]
+    return Plan(digest(model), (*edits, *drops(known, counts)))
 
 
 def apply_plan(

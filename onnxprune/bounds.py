@@ -34,7 +34,7 @@ def bounds_of(
     targets: Sequence[Target],
     cost: CostModel,
     sizes: IndexArray,
-    selected: IndexArray,
+    channels: Costs,
     original_params: float,
     *,
     files: FileSizes | None = None,
@@ -45,8 +45,8 @@ def bounds_of(
     Args:
         targets: what the user asked for, costs only.
         cost: costs of the canonical model.
-        sizes: full counts of all groups, shape (groups,).
-        selected: which groups may be cut; their channels are what a ratio is of.
+        sizes: full counts of all groups, then sections; shape (groups + sections,).
+        channels: counts of that order -> kept channels of what may be cut; what a ratio is of.
         original_params: parameters of the file as it was read, which fractions refer to.
         files: sizes of the files; only a target on the size needs them.
         latency: makes what predicts milliseconds; called only for a target on the latency.
@@ -63,7 +63,7 @@ def bounds_of(
             predicted = latency()
             return predicted, float(predicted(sizes))
         if kind == "ratio":
-            return lambda counts: counts[..., selected].sum(axis=-1), float(sizes[selected].sum())
+            return channels, float(channels(sizes))
         raise ValueError(f"nothing predicts the cost '{kind}' here")
 
     bounds = []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from types import MappingProxyType
 
 from onnxprune.allocation import ALLOCATIONS, Bound, GroupChoice, PowerLaw
 from onnxprune.arrays import IndexArray, Vector
@@ -16,7 +17,8 @@ from onnxprune.metric import Metric
 from onnxprune.options import Options
 from onnxprune.problems import group_problem
 from onnxprune.progress import shown
-from onnxprune.sensitivity import LEVELS, measure_sensitivity
+from onnxprune.section_choice import dropped, section_choices, settled
+from onnxprune.sensitivity import LEVELS, measure_sections, measure_sensitivity
 from onnxprune.study import Batches, Study
 from onnxprune.target import Target
 from onnxprune.trials import Trials
@@ -24,18 +26,22 @@ from onnxprune.trials import Trials
 SEARCH_STEPS = 7
 """Bisection steps over the fraction of MACs kept under targets on damage: within 1 %."""
 
+NO_DROPS: Mapping[str, float] = MappingProxyType({})
+
 
 @dataclass(frozen=True)
 class Choice:
     """What was decided, and on what grounds.
 
     Attributes:
-        counts: group name -> channels kept.
+        counts: group name -> channels kept; section name -> 1, or 0 if it is dropped.
         laws: group name -> damage as measured; empty where it was not measured.
+        drops: section name -> damage as measured.
     """
 
     counts: dict[str, int]
     laws: Mapping[str, PowerLaw]
+    drops: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,14 @@ class Chooser:
             self.tune,
             self.options,
             self.executor,
-            trials=len(LEVELS) * len(self.study.groups),
+            trials=len(LEVELS) * len(self.study.groups) + len(self.study.sections),
         )
+
+    @cached_property
+    def finalists(self) -> Trials:
+        """Trials on more samples, for two whole plans."""
+        study, fit, tune = self.study, self.fit, self.tune
+        return Trials.within_budget(study, fit, tune, self.options, self.executor, trials=2)
 
     @cached_property
     def laws(self) -> Mapping[str, PowerLaw]:
@@ -74,6 +86,13 @@ class Chooser:
         if self.options.composition.allocation != "sensitivity":
             return {}
         return measure_sensitivity(self.study, self.trials)
+
+    @cached_property
+    def drops(self) -> Mapping[str, float]:
+        """Section name -> what dropping it does, where the allocation measures that."""
+        if self.options.composition.allocation != "sensitivity":
+            return {}
+        return measure_sections(self.study, self.trials)
 
     @cached_property
     def unexplained(self) -> Mapping[str, Vector]:
@@ -97,8 +116,31 @@ class Chooser:
             TargetError: the bounds cannot be reached.
         """
         known = self.study if allowed is None else replace(self.study, allowed=allowed)
-        allocation, unexplained = self.options.composition.allocation, self.unexplained
-        return Choice(allocate(known, bounds, allocation, self.laws, unexplained), self.laws)
+        return Choice(self._least_damage(known, bounds), self.laws, self.drops)
+
+    def _least_damage(self, known: Study, bounds: Sequence[Bound]) -> dict[str, int]:
+        """An allocation over groups and sections, or one over groups alone if trials prefer it.
+
+        Neighbours that take each other's part over are priced as if the other one stayed, so that
+        several dropped sections may cost more than their sum.
+        """
+        allot = partial(
+            allocate,
+            known,
+            bounds,
+            self.options.composition.allocation,
+            self.laws,
+            self.unexplained,
+        )
+        counts = allot(self.drops)
+        if not dropped(known, counts):
+            return counts
+        try:
+            plans = [counts, allot()]
+        except TargetError:  # that only dropping can reach
+            return counts
+        with_sections, without = self.finalists.tried(plans, "comparing plans")
+        return plans[int(without.divergence < with_sections.divergence)]
 
     def least(self, macs: Bound) -> float:
         """The smallest fraction of the MACs that the groups' allowed counts can reach.
@@ -148,8 +190,9 @@ def allocate(
     allocation: str,
     laws: Mapping[str, PowerLaw],
     unexplained: Mapping[str, Vector] | None = None,
+    drops: Mapping[str, float] = NO_DROPS,
 ) -> dict[str, int]:
-    """Group name -> kept count under the bounds.
+    """Group name -> kept count under the bounds, and section name -> 1, or 0 if it is dropped.
 
     Args:
         study: the network and its rankings.
@@ -157,6 +200,7 @@ def allocate(
         allocation: name of an allocation.
         laws: group name -> its damage law, where it was measured.
         unexplained: as ``unexplained_of`` returns it, to save work; only ``cumvar`` needs it.
+        drops: section name -> damage of dropping it; sections without stay.
 
     Raises:
         TargetError: the bounds cannot be reached.
@@ -165,9 +209,11 @@ def allocate(
     if allocation == "cumvar":
         curves = unexplained or unexplained_of(study)
         choices = [replace(c, unexplained=curves[c.name][c.allowed]) for c in choices]
+    choices += section_choices(study, drops)
     inner = [study.restricted(bound) for bound in bounds]
     counts = ALLOCATIONS[allocation].allocate(choices, inner)
-    return {group.name: int(n) for group, n in zip(study.groups, counts, strict=True)}
+    chosen = {choice.name: int(n) for choice, n in zip(choices, counts, strict=True)}
+    return settled(study, chosen)
 
 
 def unexplained_of(study: Study) -> dict[str, Vector]:

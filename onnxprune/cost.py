@@ -1,4 +1,9 @@
-"""Parameters, MACs and channels as multilinear functions of the groups' kept counts."""
+"""Parameters, MACs and channels as multilinear functions of the groups' kept counts.
+
+A section that can be dropped has a count as well, behind those of the groups: 1, or 0 if it is
+gone. The terms of all that goes with it are multiplied by it, those of a section inside another
+by both. What two sections share, and nobody else needs, is counted as if it stayed.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +17,11 @@ import onnx_graphsurgeon as gs
 
 from onnxprune.arrays import Array, IndexArray, Matrix, Vector
 from onnxprune.concrete import concrete
-from onnxprune.counts import AxisCounter, Product, expand
+from onnxprune.counts import AxisCounter, Count, Product, expand
 from onnxprune.groups import find_groups
 from onnxprune.mac_terms import LINEAR_OPS, MacTerms
 from onnxprune.network import Network
+from onnxprune.sections import Section
 
 BFLOAT16_BYTES = 2
 
@@ -26,14 +32,14 @@ class Multilinear:
 
     Attributes:
         constants: shape (terms, factors).
-        slopes: shape (terms, factors, groups).
+        slopes: shape (terms, factors, groups + sections).
     """
 
     constants: Matrix
     slopes: Vector
 
     def __call__(self, counts: Array) -> Vector:
-        """The cost at kept counts of shape (..., groups), shape (...)."""
+        """The cost at kept counts of shape (..., groups + sections), shape (...)."""
         counts = np.asarray(counts, np.float64)
         changes = counts @ self.slopes.reshape(self.constants.size, counts.shape[-1]).T
         factors = self.constants + changes.reshape(*counts.shape[:-1], *self.constants.shape)
@@ -52,7 +58,7 @@ class Multilinear:
 
     @classmethod
     def of(cls, terms: Sequence[Product], groups: int) -> Multilinear:
-        """Collect terms."""
+        """Collect terms of so many groups, sections included."""
         changing = [[factor for factor in term if factor.slopes.any()] for term in terms]
         width = max(1, *map(len, changing)) if terms else 0
         constants = np.ones((len(terms), width))
@@ -95,7 +101,10 @@ class CostModel:
 
 
 def cost_model(
-    network: Network, model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int | None, ...]]
+    network: Network,
+    model: onnx.ModelProto,
+    input_shapes: Mapping[str, tuple[int | None, ...]],
+    sections: Sequence[Section] = (),
 ) -> CostModel:
     """The costs of a network for inputs of these shapes.
 
@@ -104,35 +113,67 @@ def cost_model(
         model: the canonical model itself.
         input_shapes: a shape for each graph input, with a batch of one sample; None for an extent
             that is not known.
+        sections: what may be dropped; their counts follow those of the groups in this order.
     """
     shapes = tensor_shapes(concrete(model, input_shapes))
     counter = AxisCounter(network)
     sizes = counter.sizes
     linear = [node for node in network.graph.nodes if node.op in LINEAR_OPS]
     mac_terms = MacTerms(network, shapes, counter)
-    macs = {node.name: mac_terms.of(node) for node in linear}
+    gates = Gates(sections, sizes.size)
+    macs = {node.name: gates.around(mac_terms.of(node), [node]) for node in linear}
     constants = [t for t in network.graph.tensors().values() if isinstance(t, gs.Constant)]
     params: list[Product] = []
     stored: list[Product] = []
     for tensor in constants:
         extents = [counter.count(tensor, axis) for axis in range(len(tensor.shape))]
-        params += expand(extents) if is_parameter(tensor) else []
-        stored += expand([counter.fixed(_item_bytes(tensor)), *extents])
+        params += gates.around(expand(extents), tensor.outputs) if is_parameter(tensor) else []
+        stored += gates.around(
+            expand([counter.fixed(_item_bytes(tensor)), *extents]), tensor.outputs
+        )
+    full = np.append(sizes, np.ones(len(sections)))
     return CostModel(
-        Multilinear.of([product for products in macs.values() for product in products], sizes.size),
-        Multilinear.of(params, sizes.size),
-        Multilinear.of(stored, sizes.size),
-        {
-            name: float(Multilinear.of(products, sizes.size)(sizes))
-            for name, products in macs.items()
-        },
+        Multilinear.of([product for products in macs.values() for product in products], full.size),
+        Multilinear.of(params, full.size),
+        Multilinear.of(stored, full.size),
+        {name: float(Multilinear.of(products, full.size)(full)) for name, products in macs.items()},
         frozenset(
             name
             for name, products in macs.items()
-            if any(factor.slopes.any() for product in products for factor in product)
+            if any(factor.slopes[: sizes.size].any() for product in products for factor in product)
         ),
         tuple(node.name for node in linear if node.outputs[0].name not in shapes),
     )
+
+
+class Gates:
+    """Multiplies terms by the counts of the sections that they go with.
+
+    Args:
+        sections: the sections.
+        groups: how many counts stand before theirs.
+    """
+
+    def __init__(self, sections: Sequence[Section], groups: int) -> None:
+        self.count = len(sections)
+        self._branches = [frozenset(section.branch) for section in sections]
+        self._groups = groups
+
+    def of(self, nodes: Sequence[gs.Node]) -> IndexArray:
+        """Places among all counts of the sections without which none of these nodes is needed."""
+        names = [node.name for node in nodes]
+        found = [i for i, b in enumerate(self._branches) if names and b.issuperset(names)]
+        return self._groups + np.array(found, np.int64)
+
+    def around(self, products: Sequence[Product], nodes: Sequence[gs.Node]) -> list[Product]:
+        """The terms of what is needed as long as one of these nodes is."""
+        return [self.behind(product, self.of(nodes)) for product in products]
+
+    def behind(self, product: Product, places: IndexArray) -> Product:
+        """A term times the counts at these places."""
+        every = np.eye(self._groups + self.count)
+        widened = (Count(c.constant, np.append(c.slopes, np.zeros(self.count))) for c in product)
+        return (*widened, *(Count(0.0, every[place]) for place in places))
 
 
 def counted_macs(

@@ -42,6 +42,7 @@ class CountSearch:
         self._allowed = np.stack([g.allowed[row] for g, row in zip(groups, padded, strict=True)])
         self._damage = np.stack([g.damage[row] for g, row in zip(groups, padded, strict=True)])
         self._rows = np.arange(len(groups))
+        self._inside = _inside(groups)
         self._levels = np.arange(width)
         self._real = self._levels <= self._top[:, None]
         self.evaluations = 0
@@ -52,8 +53,31 @@ class CountSearch:
         return counts
 
     def damage(self, levels: IndexArray) -> float:
-        """Total damage."""
-        return float(self._damage[self._rows, levels].sum())
+        """Total damage, without that of groups that go with a dropped section."""
+        gone = self._covered(levels) > 0
+        return float(self._damage[self._rows, levels][~gone].sum())
+
+    def _covered(self, levels: IndexArray) -> IndexArray:
+        """How many dropped sections each group lies in, shape (groups,)."""
+        covered: IndexArray = (self.counts(levels) == 0) @ self._inside
+        return covered
+
+    def _prices(self, levels: IndexArray) -> Matrix:
+        """What each level of a group adds to the total, the others staying where they are.
+
+        Up to a constant per group: a section that stays has the damage of what lies in it.
+        """
+        if not self._inside.any():
+            return self._damage
+        covered = self._covered(levels)
+        prices = np.where(covered[:, None] > 0, 0.0, self._damage)
+        now = self._damage[self._rows, levels]
+        for section in np.flatnonzero(self._inside.any(axis=1) & (covered == 0)):
+            own = int(self._allowed[section, levels[section]] == 0)
+            inside = self._inside[section]
+            alive = (inside > 0) & (covered == own * inside)
+            prices[section, self._allowed[section] > 0] += now[alive].sum()
+        return prices
 
     def holds(self, levels: IndexArray) -> bool:
         """Whether all bounds hold."""
@@ -103,7 +127,8 @@ class CountSearch:
         while True:
             cost, steps = self._steps(levels)
             slack = np.maximum(self._limits - cost, 0.0)
-            gain = self._damage[self._rows, levels][:, None] - self._damage
+            prices = self._prices(levels)
+            gain = prices[self._rows, levels][:, None] - prices
             fits = np.all(steps <= slack, axis=2) & (self._levels > levels[:, None])
             free_of_cost = np.all(steps <= 0, axis=2) & (gain >= 0)
             open_moves = fits & ((gain > 0) | free_of_cost) & ~banned
@@ -168,13 +193,23 @@ class CountSearch:
         """For each group the least damage per useful saving, and the level that has it."""
         useful = np.minimum(np.maximum(-steps, 0.0), excess)[:, :, excess > 0]
         useful = (useful / excess[excess > 0]).sum(axis=2)
-        rise = self._damage - self._damage[self._rows, levels][:, None]
+        prices = self._prices(levels)
+        rise = prices - prices[self._rows, levels][:, None]
         lower = (self._levels < levels[:, None]) & free[:, None] & (useful > 0)
         ratio = np.where(lower, rise / np.where(lower, useful, 1.0), np.inf)
         best = ratio.min(axis=1)
         # among equal ratios the smallest count: fewer, longer steps
         target = np.argmax(ratio <= best[:, None], axis=1)
         return best, target.astype(np.int64)
+
+
+def _inside(groups: Sequence[GroupChoice]) -> IndexArray:
+    """1 where a choice (column) goes with another (row), else 0; shape (groups, groups)."""
+    place = {group.name: index for index, group in enumerate(groups)}
+    inside = np.zeros((len(groups), len(groups)), np.int64)
+    for row, group in enumerate(groups):
+        inside[row, [place[name] for name in group.inner]] = 1
+    return inside
 
 
 def least_damage(groups: Sequence[GroupChoice], bounds: Sequence[Bound], work: int) -> IndexArray:

@@ -63,6 +63,34 @@ class FrozenRow:
 
 
 @dataclass(frozen=True)
+class SectionRow:
+    """A residual section that can be dropped, and what goes with it.
+
+    Attributes:
+        name: the section: the node that adds its branch to what skips it.
+        layers: the nodes that go.
+        inputs: the activations that its branch reads.
+        macs_share: share of the network's MACs that the branch takes; that of a section inside it
+            is a part of it.
+        params_share: the same for the parameters.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    inputs: tuple[str, ...]
+    macs_share: float
+    params_share: float
+
+
+@dataclass(frozen=True)
+class FrozenSectionRow:
+    """A sum of a branch and what skips it that cannot do without the branch, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ReasonRow:
     """A reason, without the names of nodes, and what it locks in all.
 
@@ -94,6 +122,8 @@ class Inspection:
             cut, each layer counted once.
         groups: the channel groups, those with most MACs first.
         frozen: the layers with frozen channels, those that lock most MACs first.
+        sections: the residual sections that can be dropped, those with most MACs first.
+        frozen_sections: those that cannot.
         notes: what the figures leave out, with advice.
     """
 
@@ -103,6 +133,8 @@ class Inspection:
     prunable_macs_share: float
     groups: Sequence[GroupRow]
     frozen: Sequence[FrozenRow]
+    sections: Sequence[SectionRow]
+    frozen_sections: Sequence[FrozenSectionRow]
     notes: Sequence[str]
 
     @property
@@ -128,11 +160,18 @@ class Inspection:
 
     def table(self) -> str:
         """The record for a terminal."""
-        parts = [_totals(self), _groups(self), _reasons(self), _frozen(self), _notes(self)]
+        parts = [
+            _totals(self),
+            _groups(self),
+            _sections(self),
+            _reasons(self),
+            _frozen(self),
+            _notes(self),
+        ]
         return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
-Row = TypeVar("Row", GroupRow, FrozenRow, ReasonRow)
+Row = TypeVar("Row", GroupRow, FrozenRow, ReasonRow, SectionRow)
 
 
 def heaviest_first(rows: Iterable[Row]) -> list[Row]:
@@ -168,6 +207,13 @@ def _groups(record: Inspection) -> list[str]:
     return columns([header, *rows], numbers=4)
 
 
+def _sections(record: Inspection) -> list[str]:
+    rows = [(*_numbers(row, len(row.layers)), row.name, few(row.inputs)) for row in record.sections]
+    header = ("MACs", "params", "nodes", "section that can be dropped", "reads")
+    lines = columns([header, *rows], numbers=3) if rows else []
+    return lines + [f"not dropped: {row.name}: {row.reason}" for row in record.frozen_sections]
+
+
 def _reasons(record: Inspection) -> list[str]:
     rows = [(*_numbers(row, row.producers, row.channels), row.reason) for row in record.reasons]
     header = ("MACs", "params", "layers", "channels", "frozen because")
@@ -194,5 +240,5 @@ def _notes(record: Inspection) -> list[str]:
     return [f"note: {note}" for note in record.notes]
 
 
-def _numbers(row: GroupRow | FrozenRow | ReasonRow, *counts: object) -> list[str]:
+def _numbers(row: GroupRow | FrozenRow | ReasonRow | SectionRow, *counts: object) -> list[str]:
     return [f"{row.macs_share:.1%}", f"{row.params_share:.1%}", *map(str, counts)]

@@ -8,7 +8,7 @@ time in proportion to what they multiply or carry. The rest of a run is constant
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import onnx
 from onnxprune.alignment import block_size
 from onnxprune.arrays import Feed, Vector
 from onnxprune.concrete import concrete
-from onnxprune.cost import Multilinear, is_parameter, tensor_shapes
+from onnxprune.cost import Gates, Multilinear, is_parameter, tensor_shapes
 from onnxprune.counts import AxisCounter
 from onnxprune.kernel_timer import KernelTimer, Timer
 from onnxprune.kernel_times import CACHE_BYTES
@@ -30,6 +30,7 @@ from onnxprune.node_work import NodeWork
 from onnxprune.progress import shown
 from onnxprune.recorded import Recorded, recorded
 from onnxprune.runtime import Provider
+from onnxprune.sections import Section
 from onnxprune.timing_cache import timing_cache
 
 TIMED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -41,6 +42,7 @@ def latency_cost(
     model: onnx.ModelProto,
     feed: Feed,
     *,
+    sections: Sequence[Section] = (),
     provider: Provider = "cpu",
     threads: int | None = 1,
     cache: str | Path | None = None,
@@ -55,6 +57,7 @@ def latency_cost(
         network: the groups of the model.
         model: the canonical model itself.
         feed: the input of a run; its batch is the batch that is timed.
+        sections: what may be dropped; their counts follow those of the groups in this order.
         provider: where models run.
         threads: threads within one operator, 1 as in ``latency.interleaved_latency``; None leaves
             the choice to onnxruntime.
@@ -66,7 +69,7 @@ def latency_cost(
     """
     timer = KernelTimer(provider, threads, timing_cache(provider, threads, cache))
     block = block_size() if provider == "cpu" else 0
-    return latency_model(network, model, feed, timer, block, progress=progress)
+    return latency_model(network, model, feed, timer, block, sections, progress=progress)
 
 
 def latency_model(
@@ -75,6 +78,7 @@ def latency_model(
     feed: Feed,
     timer: Timer,
     block: int,
+    sections: Sequence[Section] = (),
     *,
     progress: bool = False,
 ) -> LatencyModel:
@@ -86,6 +90,7 @@ def latency_model(
         feed: the input of a run.
         timer: what times layers and the model.
         block: channels per block of the blocked layout; 0 where there is none.
+        sections: what may be dropped.
         progress: whether to show a bar.
     """
     before = timer.timed
@@ -93,15 +98,17 @@ def latency_model(
     shapes = tensor_shapes(concrete(model, {name: array.shape for name, array in feed.items()}))
     counter = AxisCounter(network)
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    layers = _timed_layers(network, shapes, counter, timer, block, opset)
+    gates = Gates(sections, counter.sizes.size)
+    full = np.append(counter.sizes, np.ones(gates.count))
+    layers = _timed_layers(network, shapes, counter, gates, timer, block, opset)
     alone = {
-        name: float(layer(counter.sizes[None])[0])
+        name: float(layer(full[None])[0])
         for name, layer in shown(list(layers.items()), "timing layers", progress=progress)
     }
     # What takes no time that can be told from none is left to the rest.
     own = {name: time for name, time in alone.items() if time > 0}
     division = _Division.of(run, own)
-    work = NodeWork(network, shapes, counter)
+    work = NodeWork(network, shapes, counter, gates)
     for node in network.graph.nodes:
         if node.name not in own and node.name in run.nodes:
             work.add(node, run.nodes[node.name] * division.scale)
@@ -115,14 +122,14 @@ def latency_model(
         division.full,
         tuple(_merged(scaled)),
         work.total(),
-        _steps(layers.values(), counter.sizes),
-        counter.sizes,
+        _steps(layers.values(), full),
+        full,
         timer.timed - before,
     )
 
 
 def _steps(layers: Iterable[TimedLayer], sizes: Vector) -> Vector:
-    """The steps in which the extents of every group's axes go, shape (groups,)."""
+    """The steps in which the extents of every group's axes go, shape (groups + sections,)."""
     steps = np.ones_like(sizes)
     for layer in layers:
         steps[layer.groups] = np.maximum(steps[layer.groups], layer.step)
@@ -168,6 +175,7 @@ def _timed_layers(
     network: Network,
     shapes: Mapping[str, tuple[int, ...]],
     counter: AxisCounter,
+    gates: Gates,
     timer: Timer,
     block: int,
     opset: int,
@@ -187,7 +195,8 @@ def _timed_layers(
         if changing.size:
             times = alike.setdefault(layer.key, LayerTimes(layer, timer, block))
             inputs, outputs = inputs.restricted(changing), outputs.restricted(changing)
-            layers[name] = TimedLayer(times, inputs, outputs, changing, 1.0, times.step)
+            own = gates.of([linear_map.node])
+            layers[name] = TimedLayer(times, inputs, outputs, changing, own, 1.0, times.step)
     return layers
 
 
@@ -217,6 +226,7 @@ def _merged(layers: Iterable[TimedLayer]) -> list[TimedLayer]:
         key = (
             id(layer.times),
             layer.groups.tobytes(),
+            layer.gates.tobytes(),
             *(part.tobytes() for m in maps for part in (m.constants, m.slopes)),
         )
         known = merged.get(key)

@@ -1,4 +1,7 @@
-"""Milliseconds of one run of a network, as a function of its groups' kept counts."""
+"""Milliseconds of one run of a network, as a function of its groups' kept counts.
+
+What goes with a dropped section takes no time; the sum that stands at its end stays.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ class TimedLayer:
         inputs: channels read, as a function of the counts of ``groups``.
         outputs: channels made, likewise.
         groups: the groups whose counts matter.
+        gates: places among all counts of the sections that it goes with.
         weight: what the times are multiplied by.
         step: channels that they go in steps of; 1 where they are smooth.
     """
@@ -28,11 +32,12 @@ class TimedLayer:
     inputs: Multilinear
     outputs: Multilinear
     groups: IndexArray
+    gates: IndexArray
     weight: float
     step: int = 1
 
     def __call__(self, counts: Array) -> Vector:
-        """Milliseconds at kept counts of all groups, shape (rows, groups).
+        """Milliseconds at kept counts of all groups, then sections; shape (rows, those).
 
         Rows that are here like the first one are not looked up: a search moves few groups at once.
         """
@@ -42,7 +47,8 @@ class TimedLayer:
         times = self.weight * self.times(self.inputs(rows), self.outputs(rows))
         all_times = np.full(len(counts), times[0])
         all_times[other] = times[1:]
-        return all_times
+        kept: Vector = all_times * counts[:, self.gates].prod(axis=1)
+        return kept
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,9 @@ class LatencyModel:
         full: measured for the unpruned network (median).
         layers: what is timed by its channels.
         others: all else, in milliseconds.
-        steps: the steps that the extents of the groups' axes go in, shape (groups,): whole blocks
-            in the blocked layout.
-        sizes: full counts of the groups, shape (groups,).
+        steps: the steps that the extents of the groups' axes go in: whole blocks in the blocked
+            layout; shape (groups + sections,), 1 for a section.
+        sizes: full counts of the groups, and 1 for sections; of the same shape.
         timed: layers that were timed for it, those that the cache knew left out.
     """
 
@@ -67,7 +73,7 @@ class LatencyModel:
     timed: int
 
     def __call__(self, counts: Array) -> Vector:
-        """Milliseconds at kept counts of shape (..., groups), shape (...).
+        """Milliseconds at kept counts of shape (..., groups + sections), shape (...).
 
         Counts outside the blocked layout are timed when they are first asked for.
         """

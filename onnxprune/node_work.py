@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxprune.cost import Multilinear
+from onnxprune.arrays import IndexArray
+from onnxprune.cost import Gates, Multilinear
 from onnxprune.counts import AxisCounter, Count, Product, expand
 from onnxprune.mac_terms import LINEAR_OPS, MacTerms
 from onnxprune.network import Network
@@ -24,17 +25,23 @@ class NodeWork:
         network: what the nodes belong to.
         shapes: shapes of its activations, as far as they are known.
         counter: what is left of its axes.
+        gates: the sections that nodes go with.
     """
 
     def __init__(
-        self, network: Network, shapes: Mapping[str, tuple[int, ...]], counter: AxisCounter
+        self,
+        network: Network,
+        shapes: Mapping[str, tuple[int, ...]],
+        counter: AxisCounter,
+        gates: Gates,
     ) -> None:
         self._network = network
         self._shapes = shapes
         self._counter = counter
+        self._gates = gates
         self._macs = MacTerms(network, shapes, counter)
         self._times: dict[tuple[bytes, ...], float] = defaultdict(float)
-        self._factors: dict[tuple[bytes, ...], Product] = {}
+        self._products: dict[tuple[bytes, ...], Product] = {}
 
     def add(self, node: gs.Node, time: float) -> None:
         """A node that takes so much time in the unpruned network.
@@ -43,11 +50,13 @@ class NodeWork:
         reads and writes; one whose shapes are not known takes the same always.
         """
         terms = self._macs.of(node) if node.op in LINEAR_OPS else self._carried(node)
-        self._share(terms, time)
+        gates = self._gates.of([node])
+        self._share([(term, gates) for term in terms or [()]], time)
 
     def add_everywhere(self, time: float) -> None:
         """Time that goes with the entries of all activations."""
-        self._share([t for node in self._network.graph.nodes for t in self._carried(node)], time)
+        nodes = self._network.graph.nodes
+        self._share([(t, self._gates.of([n])) for n in nodes for t in self._carried(n)], time)
 
     def add_constant(self, time: float) -> None:
         """Time that does not change."""
@@ -55,9 +64,9 @@ class NodeWork:
 
     def total(self) -> Multilinear:
         """The time of all that was added, as a function of the counts."""
-        nothing = np.zeros_like(self._counter.sizes)
-        terms = [(Count(time, nothing), *self._factors[key]) for key, time in self._times.items()]
-        return Multilinear.of(terms, self._counter.sizes.size)
+        nothing = np.zeros(self._counter.sizes.size + self._gates.count)
+        terms = [(Count(time, nothing), *self._products[key]) for key, time in self._times.items()]
+        return Multilinear.of(terms, nothing.size)
 
     def _carried(self, node: gs.Node) -> list[Product]:
         """The entries that a node reads and writes."""
@@ -73,16 +82,16 @@ class NodeWork:
             )
         ]
 
-    def _share(self, terms: list[Product], time: float) -> None:
-        """Divide a time among terms by their size in the unpruned network."""
-        sizes = np.array([self._size(term) for term in terms])
+    def _share(self, terms: list[tuple[Product, IndexArray]], time: float) -> None:
+        """Divide a time among terms and their gates by their size in the unpruned network."""
+        sizes = np.array([self._size(term) for term, _ in terms])
         if sizes.sum() <= 0:
-            terms, sizes = [()], np.ones(1)
-        for term, share in zip(terms, sizes / sizes.sum(), strict=True):
+            terms, sizes = [((), np.zeros(0, np.int64))], np.ones(1)
+        for (term, gates), share in zip(terms, sizes / sizes.sum(), strict=True):
             factors = sorted((self._relative(f) for f in term if f.slopes.any()), key=_key)
-            key = tuple(map(_key, factors))
+            key = (gates.tobytes(), *map(_key, factors))
             self._times[key] += time * float(share)
-            self._factors[key] = tuple(factors)
+            self._products[key] = self._gates.behind(tuple(factors), gates)
 
     def _size(self, term: Product) -> float:
         return float(np.prod([self._value(factor) for factor in term]))

@@ -33,6 +33,8 @@ class Options:
             makes their channels, it finds are cut.
         exclude: regular expression; groups whose name, or the name of a node that makes their
             channels, it finds stay whole.
+        sections: whether residual sections may be dropped, where that does less than narrowing;
+            only the "sensitivity" allocation can tell.
         provider: onnxruntime provider: "cpu", "cuda" or "tensorrt".
         num_samples: calibration samples used; None for all.
         batch: samples per batch, where the model leaves that open.
@@ -60,6 +62,7 @@ class Options:
     align: Align = "auto"
     include: str | None = None
     exclude: str | None = None
+    sections: bool = False
     provider: Provider = "cpu"
     num_samples: int | None = None
     batch: int = 32

@@ -16,7 +16,16 @@ from onnxprune.metric import Metric
 from onnxprune.options import Options
 from onnxprune.plan import Plan, Weights
 from onnxprune.recovery import Solution
-from onnxprune.report import FrozenReport, GroupReport, MetricReport, Price, Report
+from onnxprune.report import (
+    FrozenReport,
+    GroupReport,
+    MetricReport,
+    Price,
+    Report,
+    SectionReport,
+)
+from onnxprune.section_choice import dropped
+from onnxprune.sections import dropped_groups
 from onnxprune.study import Study
 from onnxprune.target import Target
 from onnxprune.verdict import Check
@@ -57,8 +66,9 @@ class Outcome:
 
     @property
     def plan_cuts(self) -> bool:
-        """Whether any group lost channels."""
-        return bool(self.study.keeps(self.choice.counts))
+        """Whether any group lost channels, or a section went."""
+        counts = self.choice.counts
+        return bool(self.study.keeps(counts) or dropped(self.study, counts))
 
 
 def describe(
@@ -82,7 +92,8 @@ def describe(
         outputs=measured.outputs,
         targets=outcome.checks,
         metric=_metric(metric, measured),
-        groups=[_group_report(outcome, name) for name in outcome.choice.counts],
+        sections=_sections(outcome),
+        groups=_groups(outcome),
         frozen=_frozen(outcome),
         notes=_notes(outcome, split) + _coarse(targets, options, split),
     )
@@ -117,6 +128,7 @@ def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
         "align": options.align,
         "include": options.include,
         "exclude": options.exclude,
+        "sections": options.sections,
         "provider": options.provider,
         "num_samples": options.num_samples,
         "batch": options.batch,
@@ -125,6 +137,27 @@ def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
         "seed": options.seed,
         "versions": {name: version(name) for name in ("onnxprune", "onnx", "numpy", "scipy")},
     }
+
+
+def _sections(outcome: Outcome) -> list[SectionReport]:
+    study, node_macs = outcome.study, outcome.cost.node_macs
+    total = sum(node_macs.values()) or 1.0
+    return [
+        SectionReport(
+            section.name,
+            section.branch,
+            sorted(dropped_groups([section], study.groups)),
+            sum(node_macs.get(node, 0.0) for node in section.branch) / total,
+            outcome.choice.drops.get(section.name),
+        )
+        for section in dropped(study, outcome.choice.counts)
+    ]
+
+
+def _groups(outcome: Outcome) -> list[GroupReport]:
+    study = outcome.study
+    gone = dropped_groups(dropped(study, outcome.choice.counts), study.groups)
+    return [_group_report(outcome, g.name) for g in study.groups if g.name not in gone]
 
 
 def _group_report(outcome: Outcome, name: str) -> GroupReport:

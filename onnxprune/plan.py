@@ -10,7 +10,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from onnxprune.arrays import Array, IndexArray, Matrix, Vector
 from onnxprune.errors import PlanMismatchError
 
-FORMAT = 1
+FORMAT = 2
 _UNREADABLE = (
     OSError,
     EOFError,
@@ -160,6 +160,37 @@ class Keep:
                 f"0..{self.size - 1}"
             )
 
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as JSON values."""
+        return {"type": "keep", "group": self.group, "size": self.size, "keep": list(self.keep)}
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The edit "do without this residual section".
+
+    Attributes:
+        section: the section's name. Keeps of groups that go with it say nothing.
+    """
+
+    section: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as JSON values."""
+        return {"type": "drop", "section": self.section}
+
+
+Edit = Keep | Drop
+
+
+def _edit(given: Mapping[str, Any]) -> Edit:
+    """The edit that JSON values state."""
+    if given["type"] == "drop":
+        return Drop(str(given["section"]))
+    if given["type"] != "keep":
+        raise ValueError(f"an edit of the unknown type '{given['type']}'")
+    return Keep(str(given["group"]), tuple(int(u) for u in given["keep"]), int(given["size"]))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -167,18 +198,25 @@ class Plan:
 
     Attributes:
         model: digest of the model the plan was made for.
-        edits: the edits; groups without one stay whole.
+        edits: the edits; groups and sections without one stay whole.
     """
 
     model: str
-    edits: tuple[Keep, ...]
+    edits: tuple[Edit, ...]
+
+    @property
+    def keeps(self) -> tuple[Keep, ...]:
+        """The edits that keep some units of a group."""
+        return tuple(edit for edit in self.edits if isinstance(edit, Keep))
+
+    @property
+    def drops(self) -> tuple[str, ...]:
+        """Names of the sections that are dropped."""
+        return tuple(edit.section for edit in self.edits if isinstance(edit, Drop))
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON."""
-        edits = [
-            {"type": "keep", "group": e.group, "size": e.size, "keep": list(e.keep)}
-            for e in self.edits
-        ]
+        edits = [edit.to_dict() for edit in self.edits]
         document = {"format": FORMAT, "model": self.model, "edits": edits}
         Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
@@ -191,13 +229,12 @@ class Plan:
         """
         try:
             document: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-            if document["format"] != FORMAT or any(e["type"] != "keep" for e in document["edits"]):
-                raise PlanMismatchError(f"{path}: made by another version of onnxprune")
-            edits = tuple(
-                Keep(str(e["group"]), tuple(int(u) for u in e["keep"]), int(e["size"]))
-                for e in document["edits"]
-            )
-            return cls(str(document["model"]), edits)
+            if document["format"] != FORMAT:
+                raise PlanMismatchError(
+                    f"{path}: a plan of format {document['format']}, made by another version of "
+                    f"onnxprune; this one reads format {FORMAT}. Make the plan again with --plan"
+                )
+            return cls(str(document["model"]), tuple(_edit(e) for e in document["edits"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PlanMismatchError(f"{path}: not a readable plan ({error})") from error
 
@@ -212,15 +249,20 @@ class Weights:
         arrays: name -> (weight tensor in the model's layout, with all of its outputs
             and only the kept inputs; what to write as, or for a MatMul to add as, bias: shape
             (outputs,)).
+        constants: name of a section that is dropped -> what is added in its place, shape
+            (channels,), all channels of the sum; without one, nothing is.
     """
 
     arrays: Mapping[str, tuple[Array, Array]]
+    constants: Mapping[str, Array] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
-        """Write the weights as .npz, two arrays per consumer."""
+        """Write the weights as .npz, two arrays per consumer and one per section."""
         flat: dict[str, Any] = {}
         for index, (name, (weight, bias)) in enumerate(self.arrays.items()):
             flat |= {f"name.{index}": name, f"weight.{index}": weight, f"bias.{index}": bias}
+        for index, (name, constant) in enumerate(self.constants.items()):
+            flat |= {f"section.{index}": name, f"constant.{index}": constant}
         with Path(path).open("wb") as file:
             np.savez(file, **flat)
 
@@ -234,13 +276,15 @@ class Weights:
         try:
             with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 count = sum(name.startswith("name.") for name in file.files)
-                if len(file.files) != 3 * count:
+                dropped = sum(name.startswith("section.") for name in file.files)
+                if len(file.files) != 3 * count + 2 * dropped:
                     raise ValueError("it holds other arrays than names, weights and biases")
                 return cls(
                     {
                         str(file[f"name.{i}"]): (file[f"weight.{i}"], file[f"bias.{i}"])
                         for i in range(count)
-                    }
+                    },
+                    {str(file[f"section.{i}"]): file[f"constant.{i}"] for i in range(dropped)},
                 )
         except _UNREADABLE as error:
             raise PlanMismatchError(f"{path}: not a readable weights file ({error})") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from onnxprune.arrays import Array
@@ -28,6 +28,9 @@ class Prior:
         masks: for the products of two activations that lose places.
         alive: which network-wide channels survive, shape (channels,).
         solutions: of every part of the consumers and products.
+        emptied: consumers that end a dropped section -> the full-size weight and bias with which
+            they make what stands in its place.
+        gone: names of the nodes that go with dropped sections, which are not recovered.
     """
 
     weights: Weights
@@ -35,6 +38,8 @@ class Prior:
     masks: Mapping[str, Array]
     alive: Array
     solutions: dict[str, list[Solution]]
+    emptied: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
+    gone: frozenset[str] = frozenset()
 
 
 def refit(

@@ -71,6 +71,25 @@ class GroupReport:
 
 
 @dataclass(frozen=True)
+class SectionReport:
+    """A residual section that was dropped.
+
+    Attributes:
+        name: the section.
+        layers: the nodes that went with it.
+        groups: the channel groups inside it, which are not among the report's groups.
+        macs_share: its share of the network's MACs.
+        divergence: divergence of the outputs when it alone is dropped.
+    """
+
+    name: str
+    layers: Sequence[str]
+    groups: Sequence[str]
+    macs_share: float
+    divergence: float | None
+
+
+@dataclass(frozen=True)
 class FrozenReport:
     """A producer with channels that could not be cut.
 
@@ -117,6 +136,8 @@ class Report:
         targets: every target beside what was measured on the pruned model.
         metric: the user's metric; None without one.
         groups: every group that could be cut.
+        sections: the residual sections that were dropped.
+        groups: every group that could be cut and did not go with one of them.
         frozen: producers with frozen channels, those with most MACs first.
         notes: things the user should know, with advice.
     """
@@ -128,6 +149,7 @@ class Report:
     outputs: Sequence[OutputDistance]
     targets: Sequence[Check]
     metric: MetricReport | None
+    sections: Sequence[SectionReport]
     groups: Sequence[GroupReport]
     frozen: Sequence[FrozenReport]
     notes: Sequence[str]
@@ -161,6 +183,10 @@ class Report:
                 for c in self.targets
             ],
             "metric": None if self.metric is None else vars(self.metric),
+            "sections": [
+                vars(s) | {"layers": list(s.layers), "groups": list(s.groups)}
+                for s in self.sections
+            ],
             "groups": [
                 {
                     "name": g.name,
@@ -254,6 +280,9 @@ def _channels(report: Report) -> list[str]:
     kept = sum(len(group.keep) for group in report.groups)
     total = sum(group.size for group in report.groups)
     lines = [f"channels kept: {kept} of {total} in {len(report.groups)} groups"]
+    lines += ["dropped:"] * bool(report.sections) + [
+        f"  {s.name}: {len(s.layers)} nodes ({s.macs_share:.1%} of MACs)" for s in report.sections
+    ]
     if report.frozen:
         lines.append("not cut:")
         for f in report.frozen:

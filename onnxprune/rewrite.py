@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 
 from onnxprune.arrays import Array, IndexArray, Vector
 from onnxprune.canonical import canonicalise
+from onnxprune.dropping import chosen_sections, drop
 from onnxprune.errors import PlanMismatchError
 from onnxprune.groups import find_groups
 from onnxprune.linear_map import LinearMap, added_constant, results
@@ -19,6 +20,7 @@ from onnxprune.model import export_graph
 from onnxprune.network import FROZEN, Network
 from onnxprune.plan import Plan, Weights
 from onnxprune.rules import find_fixup
+from onnxprune.sections import Section, find_sections
 
 NO_WEIGHTS = Weights({})
 
@@ -29,7 +31,8 @@ def apply(model: onnx.ModelProto, plan: Plan, weights: Weights = NO_WEIGHTS) -> 
     Args:
         model: the model the plan was made for, as it was read from its file.
         plan: what to keep.
-        weights: recovered weights of consumers; consumers without any are only sliced.
+        weights: recovered weights of consumers, and what is added in place of sections; consumers
+            without any are only sliced, sections without any leave nothing.
 
     Returns:
         The pruned model, with the header, inputs and outputs of ``model``.
@@ -43,6 +46,7 @@ def apply(model: onnx.ModelProto, plan: Plan, weights: Weights = NO_WEIGHTS) -> 
         )
     canonical = canonicalise(model)
     network = find_groups(canonical)
+    sections = _dropped(network, canonical, plan, weights)
     cut = Cut(network, kept_channels(network, plan))
     recovered = _write_recovered(network, cut, weights)
     _slice_shared_outputs(network, cut)
@@ -51,8 +55,19 @@ def apply(model: onnx.ModelProto, plan: Plan, weights: Weights = NO_WEIGHTS) -> 
         if repair is not None:
             repair(node, cut)
     _slice_constants(network, cut, recovered)
+    drop(network.graph, sections, weights.constants, cut)
     network.graph.cleanup()
     return export_graph(network.graph, model)
+
+
+def _dropped(
+    network: Network, canonical: onnx.ModelProto, plan: Plan, weights: Weights
+) -> list[Section]:
+    """The sections a plan drops."""
+    if not plan.drops and not weights.constants:
+        return []
+    found = find_sections(network, canonical).found
+    return chosen_sections(found, plan.drops, weights.constants)
 
 
 def digest(model: onnx.ModelProto) -> str:
@@ -76,11 +91,11 @@ def kept_channels(network: Network, plan: Plan) -> Array:
     Raises:
         PlanMismatchError: an edit names no group, or unequal counts per balanced part.
     """
-    repeated = [name for name, count in Counter(e.group for e in plan.edits).items() if count > 1]
+    repeated = [name for name, count in Counter(e.group for e in plan.keeps).items() if count > 1]
     if repeated:
         raise PlanMismatchError(f"the plan cuts group '{repeated[0]}' twice; merge its edits")
     groups = {group.name: group for group in network.groups}
-    for edit in plan.edits:
+    for edit in plan.keeps:
         group = groups.get(edit.group)
         if group is None or group.size != edit.size:
             raise PlanMismatchError(
@@ -92,7 +107,7 @@ def kept_channels(network: Network, plan: Plan) -> Array:
                 f"group '{edit.group}' needs equal counts in its {group.part_count} parts, "
                 f"not {counts.tolist()}"
             )
-    return network.survivors({edit.group: edit.keep for edit in plan.edits})
+    return network.survivors({edit.group: edit.keep for edit in plan.keeps})
 
 
 class Cut:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from onnxprune.budget import require_reachable
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.network import ChannelGroup, Network
 from onnxprune.options import Options
+from onnxprune.sections import Section
 
 
 @dataclass(frozen=True)
@@ -24,21 +26,31 @@ class Scope:
         network: the network.
         groups: the groups that may be cut.
         allowed: group name -> counts it may keep, ascending; the last is its size.
+        sections: the residual sections that may be dropped. Where counts are asked for, theirs (1,
+            or 0 if dropped) follow those of the groups.
     """
 
     network: Network
     groups: Sequence[ChannelGroup]
     allowed: Mapping[str, IndexArray]
+    sections: Sequence[Section] = field(default=(), kw_only=True)
 
     @classmethod
-    def of(cls, network: Network, groups: Sequence[ChannelGroup], align: Align) -> Scope:
-        """The scope of these groups under an alignment."""
-        return cls(network, groups, {g.name: allowed_counts(g, network, align) for g in groups})
+    def of(
+        cls,
+        network: Network,
+        groups: Sequence[ChannelGroup],
+        align: Align,
+        sections: Sequence[Section] = (),
+    ) -> Scope:
+        """The scope of these groups under an alignment, and of these sections."""
+        allowed = {g.name: allowed_counts(g, network, align) for g in groups}
+        return cls(network, groups, allowed, sections=sections)
 
     @property
     def sizes(self) -> IndexArray:
-        """Full counts of all groups of the network, shape (network.groups,)."""
-        return np.array([group.size for group in self.network.groups], np.int64)
+        """Full counts of all groups, and 1 for sections; shape (network.groups + sections,)."""
+        return self.counts({})
 
     @property
     def places(self) -> IndexArray:
@@ -46,18 +58,45 @@ class Scope:
         names = {group.name for group in self.groups}
         return np.array([i for i, g in enumerate(self.network.groups) if g.name in names], np.int64)
 
+    @cached_property
+    def _inside(self) -> IndexArray:
+        """1 where a section holds a group that may be cut, else 0; shape (sections, groups)."""
+        held = [[section.holds(group) for group in self.groups] for section in self.sections]
+        return np.array(held, np.int64).reshape(len(self.sections), len(self.groups))
+
     @property
     def floors(self) -> IndexArray:
-        """The smallest counts of the groups that may be cut, shape (groups,)."""
-        return np.array([self.allowed[group.name][0] for group in self.groups], np.int64)
+        """The smallest counts of what may be cut or dropped, shape (groups + sections,)."""
+        least = [self.allowed[group.name][0] for group in self.groups]
+        return np.array([*least, *(0 for _ in self.sections)], np.int64)
 
     def counts(self, kept: Mapping[str, int]) -> IndexArray:
-        """Counts of all groups of the network, shape (network.groups,); those not given whole."""
-        return np.array([kept.get(g.name, g.size) for g in self.network.groups], np.int64)
+        """Counts of all groups of the network, then sections; those not given stay whole.
+
+        Of shape (network.groups + sections,).
+        """
+        groups = [kept.get(group.name, group.size) for group in self.network.groups]
+        return np.array([*groups, *(kept.get(s.name, 1) for s in self.sections)], np.int64)
+
+    def channels(self, counts: Array) -> Array:
+        """Channels kept of the groups that may be cut; those inside dropped sections are not.
+
+        Args:
+            counts: of all groups of the network, then sections; of shape (..., those).
+
+        Returns:
+            Of shape (...).
+        """
+        groups = len(self.network.groups)
+        dropped = counts[..., groups:] == 0
+        gone = dropped @ self._inside
+        kept: Array = np.where(gone > 0, 0, counts[..., self.places]).sum(axis=-1)
+        return kept
 
     def restricted(self, bound: Bound) -> Bound:
-        """A bound as a function of the counts of the groups that may be cut, the others whole."""
-        places, sizes, cost = self.places, self.sizes, bound.cost
+        """A bound as a function of what may be cut or dropped, the other groups whole."""
+        sizes, cost = self.sizes, bound.cost
+        places = np.append(self.places, np.arange(len(self.network.groups), sizes.size))
 
         def of_selected(counts: Array) -> Array:
             full = np.tile(sizes, (*counts.shape[:-1], 1))
@@ -71,8 +110,9 @@ class Scope:
         """Group name -> the allowed counts that are worth having where only this is bounded."""
         names = [group.name for group in self.groups]
         allowed = [self.allowed[name] for name in names]
+        allowed += [np.ones(1, np.int64) for _ in self.sections]
         useful = useful_counts(self.restricted(bound).cost, allowed)
-        return dict(zip(names, useful, strict=True))
+        return dict(zip(names, useful, strict=False))
 
     def require_reachable(self, bounds: Sequence[Bound]) -> None:
         """Raise TargetError if a bound fails with every group at its smallest count."""
@@ -81,6 +121,8 @@ class Scope:
             allowed = self.allowed[group.name]
             unknown = np.zeros(allowed.size)
             choices.append(GroupChoice(group.name, allowed, unknown, unknown))
+        stays, lost = np.arange(2), np.zeros(2)
+        choices += [GroupChoice(section.name, stays, lost, lost) for section in self.sections]
         require_reachable(choices, [self.restricted(bound) for bound in bounds])
 
 

@@ -3,6 +3,7 @@
 A consumer's own error says little about what the network makes of it. Each group is therefore
 pruned alone at a few levels, with its consumers recovered, and the divergence of the outputs is
 measured; a power law of the consumers' error is fitted through these trials and prices every count.
+A residual section has one trial: without it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,13 @@ def measure_sensitivity(study: Study, trials: Trials) -> dict[str, PowerLaw]:
         divergences = [next(tried).divergence for _ in counts]
         laws[name] = fit_damage(errors, divergences) if counts else PowerLaw(0.0, 1.0, 0.0)
     return laws
+
+
+def measure_sections(study: Study, trials: Trials) -> dict[str, float]:
+    """Section name -> divergence of the outputs when it alone is dropped."""
+    names = [section.name for section in study.sections]
+    tried = trials.tried([{name: 0} for name in names], "measuring sections")
+    return {name: trial.divergence for name, trial in zip(names, tried, strict=True)}
 
 
 def trial_counts(allowed: IndexArray) -> list[int]:

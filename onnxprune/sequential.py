@@ -150,7 +150,7 @@ class _Plan:
     def of(cls, study: Study, full: FullSize, prior: Prior) -> _Plan:
         """A plan before its refit."""
         widened = padded(study.views, prior.weights, prior.alive)
-        changes = full.replaced(widened, prior.masks)
+        changes = full.replaced({**widened, **prior.emptied}, prior.masks)
         moved = downstream(full.model, changes)
         return cls(prior, dict(prior.weights.arrays), changes, moved)
 
@@ -200,6 +200,8 @@ def _rows(
     regressions = {}
     for variant, plan in enumerate(plans):
         for site in stage.sites:
+            if site.name in plan.prior.gone:
+                continue
             if not plan.moved.isdisjoint((site.x, *site.skips)):
                 regression = plan.regression(views[site.name])
                 if widest is None or regression.features <= widest:

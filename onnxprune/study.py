@@ -64,7 +64,7 @@ class Study(Scope):
 
     Attributes:
         canonical: the canonical model.
-        views: the consumers that read the groups.
+        views: the consumers that read the groups, and the last ones of the sections.
         contractions: the products of two activations that sum over them.
         layers: name of either -> its problems.
         rankings: group name -> order and prices of its channels.
@@ -112,7 +112,8 @@ def study(
 ) -> Study:
     """Collect the statistics of all consumers and rank every group's channels."""
     network, groups = scope.network, scope.groups
-    views = consumer_views(network, readers_of(groups))
+    last = {m.name for section in scope.sections for m in section.tail.maps}
+    views = consumer_views(network, readers_of(groups) | last)
     recovery = options.make_recovery()
     recover = not isinstance(recovery, NoRecovery)
     contractions = contraction_views(canonical, network, groups, recover=recover)
@@ -129,6 +130,7 @@ def study(
         rank(network, groups, layers, criterion, progress=options.progress),
         recovery,
         QUICK_RECOVERY if isinstance(recovery, LeastSquares) else recovery,
+        sections=scope.sections,
     )
 
 

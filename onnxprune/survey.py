@@ -13,8 +13,17 @@ from onnxprune.cost import CostModel, cost_model, is_parameter, parameter_count
 from onnxprune.counts import AxisCounter
 from onnxprune.extents import Extents, input_extents
 from onnxprune.groups import find_groups
-from onnxprune.inspection import FrozenRow, GroupRow, Inspection, few, heaviest_first
+from onnxprune.inspection import (
+    FrozenRow,
+    FrozenSectionRow,
+    GroupRow,
+    Inspection,
+    SectionRow,
+    few,
+    heaviest_first,
+)
 from onnxprune.network import ChannelGroup, FrozenChannels, Network
+from onnxprune.sections import find_sections
 
 SUBGRAPH_OPS = ("If", "Loop", "Scan")
 
@@ -38,6 +47,7 @@ def survey(
     network = find_groups(canonical)
     cost = cost_model(network, canonical, inputs)
     share = _shares(network, cost)
+    sections = find_sections(network, canonical)
     return Inspection(
         inputs=inputs,
         macs=round(sum(cost.node_macs.values())),
@@ -45,6 +55,10 @@ def survey(
         prunable_macs_share=share(cost.shrinking)[0],
         groups=heaviest_first(_group_row(group, share) for group in network.groups),
         frozen=heaviest_first(_frozen_row(frozen, share) for frozen in network.frozen),
+        sections=heaviest_first(
+            SectionRow(s.name, s.branch, s.inputs, *share(s.branch)) for s in sections.found
+        ),
+        frozen_sections=[FrozenSectionRow(s.name, s.reason) for s in sections.frozen],
         notes=_left_out(network, cost, inputs),
     )
 

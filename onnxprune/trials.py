@@ -22,8 +22,9 @@ from onnxprune.options import Options
 from onnxprune.plan import Weights
 from onnxprune.progress import shown
 from onnxprune.recovery import FixedRidge
-from onnxprune.refit import Prior, padded, refit
+from onnxprune.refit import Prior, padded
 from onnxprune.runtime import Session
+from onnxprune.section_choice import prior_of
 from onnxprune.sequential import refit_in_order
 from onnxprune.study import Batches, Study
 
@@ -113,7 +114,7 @@ class Trials:
         return cls(study, _first(fit, count), _first(tune, count), options, executor)
 
     def tried(self, plans: Sequence[Mapping[str, int]], label: str = "trials") -> list[Tried]:
-        """Tries plans, each a count for some of the groups; the others stay whole.
+        """Tries plans, each a count for some of the groups and sections; the others stay whole.
 
         Raises:
             UnsupportedModelError: no output of the model is an array of numbers.
@@ -121,7 +122,8 @@ class Trials:
         found: list[Tried] = []
         starts = range(0, len(plans), TRIALS_AT_ONCE)
         for start in shown(starts, label, progress=self._options.progress):
-            priors = [self._prior(plan) for plan in plans[start : start + TRIALS_AT_ONCE]]
+            some, recovery = plans[start : start + TRIALS_AT_ONCE], self.study.trial_recovery
+            priors = [prior_of(self.study, plan, recovery) for plan in some]
             memory = self._options.max_memory
             refitted = refit_in_order(
                 self.study,
@@ -148,13 +150,8 @@ class Trials:
         values = dict(full.values)
         if tried is not None:
             widened = padded(self.study.views, tried.weights, tried.prior.alive)
-            values |= full.replaced(widened, tried.prior.masks)
+            values |= full.replaced({**widened, **tried.prior.emptied}, tried.prior.masks)
         return session.run({**feed, **values}, list(self._outputs))
-
-    def _prior(self, counts: Mapping[str, int]) -> Prior:
-        study = self.study
-        alive = study.survivors(study.keeps(counts))
-        return refit(study.views, study.layers, alive, study.trial_recovery, study.contractions)
 
     @property
     def _outputs(self) -> list[str]:

@@ -31,6 +31,7 @@ GRAPH_HALF = (
     "counts",
     "coupling",
     "decompose",
+    "dropping",
     "einsums",
     "explicit",
     "external",
@@ -52,6 +53,7 @@ GRAPH_HALF = (
     "rewrite",
     "rules",
     "scatters",
+    "sections",
     "segments",
     "shape_hints",
     "shape_values",
@@ -59,6 +61,7 @@ GRAPH_HALF = (
     "shuffles",
     "stages",
     "stand_ins",
+    "tails",
     "unpacking",
     "workbench",
 )

@@ -32,7 +32,7 @@ def chosen(known: Studied, *targets: Target, options: Options | None = None) -> 
     chooser = chooser_of(known, options)
     sizes = known.study.sizes
     if targets and all(target.is_cost for target in targets):
-        return chooser.under(bounds_of(targets, known.cost, sizes, known.study.places, 75_530.0))
+        return chooser.under(bounds_of(targets, known.cost, sizes, known.study.channels, 75_530.0))
     macs = Bound("macs", known.cost.macs, 0.0, float(known.cost.macs(sizes)))
     gauges = chooser.gauges(targets or [Target("error", SAFE_ERROR)], None)
     found = chooser.within(gauges, macs, chooser.least(macs), 1.0)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from micro_models import build
+from micro_sections import REFUSED, RESIDUALS
 from small_networks import MODELS, convolutions, perceptron
 
 from onnxprune.canonical import canonicalise
@@ -199,12 +200,23 @@ def test_shapes_that_do_not_fit_are_refused(shapes: dict[str, tuple[int, ...]], 
     assert part in str(error.value)
 
 
+def test_sections_and_what_stands_in_their_way_are_listed() -> None:
+    found = survey(RESIDUALS["nested"].build())
+    outer, inner = found.sections
+    assert outer.macs_share > inner.macs_share > 0
+    assert set(inner.layers) < set(outer.layers)
+    assert (outer.inputs, len(inner.layers)) == (("r",), 3)
+    assert "section that can be dropped" in found.table()
+    (refused,) = survey(REFUSED["equals"][0]()).frozen_sections
+    assert "neither of its branches is a shortcut" in refused.reason
+
+
 # --- nothing is missing -------------------------------------------------------------------------
 
 
 def check_record(found: Inspection) -> None:
     """Shares are shares, rows are sorted, and the text shows what the record holds."""
-    for rows in (found.groups, found.frozen, found.reasons):
+    for rows in (found.groups, found.frozen, found.reasons, found.sections):
         shares = [row.macs_share for row in rows]
         assert shares == sorted(shares, reverse=True)
         assert all(0 <= row.macs_share <= 1 + 1e-9 for row in rows)
@@ -213,6 +225,7 @@ def check_record(found: Inspection) -> None:
     text = found.table()
     assert all(row.name in text for row in found.groups)
     assert all(row.reason in text for row in found.reasons)
+    assert all(row.name in text for row in (*found.sections, *found.frozen_sections))
     assert all(row.name in text for row in found.frozen if row.macs_share)
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["macs"] == found.macs
 

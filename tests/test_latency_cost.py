@@ -10,16 +10,20 @@ import onnx
 import pytest
 from fake_machine import BLOCK, REST, Machine
 from micro_models import MICRO_MODELS, build
+from micro_sections import RESIDUALS
 from oracles import Subject
 from small_networks import convolutions, perceptron, random_samples
 
 from onnxprune.alignment import allowed_counts, useful_counts
+from onnxprune.canonical import canonicalise
 from onnxprune.latency_cost import latency_cost, latency_model
 from onnxprune.latency_model import LatencyModel
 from onnxprune.lattice import MAX_TIMINGS
 from onnxprune.micro_model import MicroModel
 from onnxprune.network import ChannelGroup
-from onnxprune.rewrite import apply
+from onnxprune.plan import Drop, Plan
+from onnxprune.rewrite import apply, digest
+from onnxprune.sections import find_sections
 
 PADDED = "<pads=[1,1,1,1]>"
 
@@ -102,6 +106,24 @@ def test_predictions_are_the_times_of_cut_models(name: str, drift: float) -> Non
     np.testing.assert_allclose(model(np.array(rows)), wanted, rtol=1e-6)
     assert model(np.array(rows)[None]).shape == (1, len(rows))
     assert machine.timed <= MAX_TIMINGS * len(subject.network.producers)
+
+
+@pytest.mark.parametrize("name", ["post-activation", "nested", "projection"])
+def test_a_dropped_section_takes_no_time(name: str) -> None:
+    subject = Subject(RESIDUALS[name].build())
+    sections = find_sections(subject.network, subject.canonical).found
+    machine, feed = Machine(), feed_of(subject)
+    model = latency_model(subject.network, subject.canonical, feed, machine, BLOCK, sections)
+    sizes = np.array([group.size for group in subject.network.groups])
+    for counts in (sizes, sizes // 2):
+        rows = [np.append(counts, 1 - gone) for gone in np.eye(len(sections), dtype=np.int64)]
+        left = canonicalise(cut(subject, counts))
+        for section, row in zip(sections, rows, strict=True):
+            without = apply(left, Plan(digest(left), (Drop(section.name),)))
+            wanted = machine.whole(without, feed).wall
+            assert float(model(row)) == pytest.approx(wanted)
+            assert wanted < machine.whole(left, feed).wall
+        assert model(np.array(rows)).tolist() == [float(model(row)) for row in rows]
 
 
 def test_what_no_kernel_takes_stays() -> None:

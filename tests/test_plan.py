@@ -13,7 +13,7 @@ from micro_models import MICRO_MODELS
 from oracles import Subject, masked, outputs_match, tolerance
 
 from onnxprune.errors import PlanMismatchError
-from onnxprune.plan import Keep, Plan, Ranking, Weights, keep_of
+from onnxprune.plan import Drop, Edit, Keep, Plan, Ranking, Weights, keep_of
 from onnxprune.rewrite import apply
 
 
@@ -25,14 +25,18 @@ def keeps(draw: st.DrawFn) -> Keep:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(keeps(), max_size=5), st.text("0123456789abcdef"))
+@given(
+    st.lists(keeps() | st.builds(Drop, st.text(min_size=1)), max_size=5),
+    st.text("0123456789abcdef"),
+)
 def test_a_plan_survives_its_file(
-    tmp_path_factory: pytest.TempPathFactory, edits: list[Keep], model: str
+    tmp_path_factory: pytest.TempPathFactory, edits: list[Edit], model: str
 ) -> None:
     path = tmp_path_factory.mktemp("plan") / "plan.json"
     plan = Plan(model, tuple(edits))
     plan.save(path)
     assert Plan.load(path) == plan
+    assert len(plan.keeps) + len(plan.drops) == len(edits)
 
 
 def test_weights_survive_their_file(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -47,8 +51,14 @@ def test_weights_survive_their_file(tmp_path: Path, rng: np.random.Generator) ->
             ("ü ?", np.float64),
         ]
     }
-    Weights(arrays).save(tmp_path / "weights")
-    loaded = Weights.load(tmp_path / "weights").arrays
+    constants = {"ü ?": np.arange(3.0), "/layer/Add": np.ones(2, np.float16)}
+    Weights(arrays, constants).save(tmp_path / "weights")
+    both = Weights.load(tmp_path / "weights")
+    assert list(both.constants) == list(constants)
+    for name, constant in constants.items():
+        assert both.constants[name].dtype == constant.dtype
+        assert np.array_equal(both.constants[name], constant)
+    loaded = both.arrays
     assert list(loaded) == list(arrays)
     for name, pair in arrays.items():
         for left, right in zip(loaded[name], pair, strict=True):
@@ -74,20 +84,28 @@ EDIT = '"type": "keep", "group": "g", "size": 2'
         "no json",
         "[]",
         "3",
-        '{"format": 1, "model": "a"}',
-        '{"format": 2, "model": "a", "edits": []}',
-        '{"format": 1, "model": "a", "edits": [{"type": "drop"}]}',
-        f'{{"format": 1, "model": "a", "edits": [{{{EDIT}}}]}}',
-        f'{{"format": 1, "model": "a", "edits": [{{{EDIT}, "keep": [5]}}]}}',
-        f'{{"format": 1, "model": "a", "edits": [{{{EDIT}, "keep": "x"}}]}}',
-        '{"format": 1, "model": "a", "edits": 7}',
-        '{"format": 1, "model": "a", "edits": [7]}',
+        '{"format": 2, "model": "a"}',
+        '{"format": 3, "model": "a", "edits": []}',
+        '{"format": 2, "model": "a", "edits": [{"type": "drop"}]}',
+        '{"format": 2, "model": "a", "edits": [{"type": "swap", "section": "s"}]}',
+        f'{{"format": 2, "model": "a", "edits": [{{{EDIT}}}]}}',
+        f'{{"format": 2, "model": "a", "edits": [{{{EDIT}, "keep": [5]}}]}}',
+        f'{{"format": 2, "model": "a", "edits": [{{{EDIT}, "keep": "x"}}]}}',
+        '{"format": 2, "model": "a", "edits": 7}',
+        '{"format": 2, "model": "a", "edits": [7]}',
     ],
 )
 def test_what_is_no_plan_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     path.write_text(text)
     with pytest.raises(PlanMismatchError):
+        Plan.load(path)
+
+
+def test_a_plan_of_another_version_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text('{"format": 1, "model": "a", "edits": []}')
+    with pytest.raises(PlanMismatchError, match="a plan of format 1, made by another version"):
         Plan.load(path)
 
 

@@ -17,6 +17,7 @@ from onnxprune.report import (
     MetricReport,
     Price,
     Report,
+    SectionReport,
 )
 from onnxprune.target import Target
 from onnxprune.verdict import Check
@@ -40,6 +41,7 @@ REPORT = Report(
         Check(Target("drop", 0.01), 0.01, 0.0125, 0.0),
     ],
     metric=MetricReport("judge.py:accuracy", 0.91, 0.8975),
+    sections=[SectionReport("add1", ("conv3", "relu3", "conv4"), ("conv3",), 0.125, 0.03)],
     groups=[
         GroupReport(
             "conv1",
@@ -88,6 +90,14 @@ def test_json_has_everything():
         {"target": "drop=1%", "limit": 0.01, "reached": 0.0125, "original": None, "holds": False},
     ]
     assert record["metric"] == {"name": "judge.py:accuracy", "before": 0.91, "after": 0.8975}
+    (section,) = json.loads(json.dumps(record["sections"]))
+    assert section == {
+        "name": "add1",
+        "layers": ["conv3", "relu3", "conv4"],
+        "groups": ["conv3"],
+        "macs_share": 0.125,
+        "divergence": 0.03,
+    }
     first, second = record["groups"]
     assert (first["kept"], first["size"], first["keep"]) == (3, 4, [0, 2, 3])
     assert (first["error"], first["divergence"]) == (0.01, 0.002)
@@ -164,6 +174,8 @@ def test_the_table_says_the_rest():
     assert f"output logits: relative error {error:.4f}" in table
     assert "same top class 0.0% (2 held-out samples)" in table
     assert "channels kept: 11 of 12 in 2 groups" in table
+    assert "dropped:\n  add1: 3 nodes (12.5% of MACs)" in table
+    assert "dropped:" not in replace(REPORT, sections=[]).table()
     assert "fc: 10 of 10 channels (25.0% of MACs): graph output 'logits'" in table
     assert "note: few calibration rows" in table
 

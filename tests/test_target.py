@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_networks import Studied, convolutions, studied
 
-from onnxprune.allocation import Bound
+from onnxprune.allocation import Bound, Costs
 from onnxprune.bounds import FileSizes, bounds_of
 from onnxprune.target import KINDS, Target
 
@@ -165,9 +165,13 @@ def known() -> Studied:
     return studied(convolutions(middle, w2=(4, 6, 3, 3), w3=(6, 8, 3, 3)))
 
 
+def channels_of(*groups: int) -> Costs:
+    return lambda counts: counts[..., list(groups)].sum(axis=-1)
+
+
 def bounds(known: Studied, *targets: Target, selected: tuple[int, ...] = (0, 1)) -> list[Bound]:
     sizes, params = known.study.sizes, 1000.0
-    return bounds_of(targets, known.cost, sizes, np.array(selected), params)
+    return bounds_of(targets, known.cost, sizes, channels_of(*selected), params)
 
 
 def macs_at(first: int, second: int) -> int:
@@ -195,7 +199,7 @@ def test_a_size_is_that_of_the_file(known):
     """Four bytes a weight and a rest that stays."""
     sizes, files = known.study.sizes, FileSizes(10_000, 9_000)
     targets = [Target("size", 0.5), Target("size", 6_000.0)]
-    arguments = (known.cost, sizes, np.array([0, 1]), 1000.0)
+    arguments = (known.cost, sizes, channels_of(0, 1), 1000.0)
     half, absolute = bounds_of(targets, *arguments, files=files)
     assert half.limit == pytest.approx(5_000)
     assert absolute.limit == pytest.approx(6_000)
@@ -206,7 +210,7 @@ def test_a_size_is_that_of_the_file(known):
 
 def test_a_time_is_asked_of_what_predicts_it_and_only_then(known):
     sizes = known.study.sizes
-    arguments = (known.cost, sizes, np.array([0, 1]), 1000.0)
+    arguments = (known.cost, sizes, channels_of(0, 1), 1000.0)
 
     def never():
         pytest.fail("nothing asked for the time")

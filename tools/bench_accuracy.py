@@ -213,7 +213,7 @@ class Bench:
         """The target of a fraction of the MACs."""
         params = parameter_count(self.model)
         target = [Target("macs", fraction)]
-        return bounds_of(target, self.cost, known.sizes, known.places, params)
+        return bounds_of(target, self.cost, known.sizes, known.channels, params)
 
     def prune(self, known: Study, counts: dict[str, int]) -> onnx.ModelProto:
         """The model cut to these counts, its consumers recovered."""

@@ -24,9 +24,9 @@ from onnxprune.api import plan_of
 from onnxprune.arrays import Array, IndexArray, Vector
 from onnxprune.choice import allocate
 from onnxprune.comparison import kl_divergence
-from onnxprune.refit import refit
 from onnxprune.rewrite import apply
 from onnxprune.runtime import Session
+from onnxprune.section_choice import prior_of
 from onnxprune.sensitivity import LEVELS, measure_sensitivity
 from onnxprune.sequential import refit_in_order
 from onnxprune.study import Study
@@ -114,11 +114,9 @@ def trials_of(known: Study, bench: Bench, *, sequential: bool, judges: int = 0) 
 
 def finished(known: Study, bench: Bench, counts: dict[str, int]) -> onnx.ModelProto:
     """The model cut to these counts and refitted in order."""
-    keeps = known.keeps(counts)
-    alive = known.survivors(keeps)
-    prior = refit(known.views, known.layers, alive, known.recovery, known.contractions)
+    prior = prior_of(known, counts, known.recovery)
     (done,) = refit_in_order(known, [prior], known.recovery, bench.fit, bench.tune, bench.executor)
-    return apply(bench.model, plan_of(bench.model, known.groups, keeps), done.weights)
+    return apply(bench.model, plan_of(bench.model, known, counts), done.weights)
 
 
 def compare_trials() -> None:

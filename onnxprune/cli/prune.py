@@ -106,6 +106,11 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--include", metavar="REGEX", help="cut only groups of matching names")
     how.add_argument("--exclude", metavar="REGEX", help="leave groups of matching names whole")
+    how.add_argument(
+        "--sections",
+        action="store_true",
+        help="drop residual sections as well, where that does less than narrowing",
+    )
     how.add_argument("--provider", choices=("cpu", "cuda", "tensorrt"), default="cpu")
     how.add_argument("--num-samples", metavar="N", type=int, help="use a random subset of samples")
     how.add_argument("--batch", metavar="N", type=int, default=defaults.batch)
@@ -199,6 +204,7 @@ def options(given: argparse.Namespace) -> Options:
         align=given.align,
         include=given.include,
         exclude=given.exclude,
+        sections=given.sections,
         provider=given.provider,
         num_samples=given.num_samples,
         batch=given.batch,
