@@ -52,6 +52,7 @@ class Solution:
         weight: shape (outputs, kept features), entries of the keep in order, taps inside.
         bias: shape (outputs,).
         error: squared error over output variance on ``gram``; None where it was not asked for.
+            Where the weights are solved on all rows in the end, that of the weights before.
         tune_error: the same on ``tune_gram``.
         label: what was chosen, for reports.
     """

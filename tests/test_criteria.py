@@ -20,7 +20,7 @@ from onnxprune.criteria import (
 )
 from onnxprune.criteria.balance import balanced_order
 from onnxprune.criteria.elimination import BlockElimination
-from onnxprune.criteria.reduction import feature_table
+from onnxprune.criteria.reduction import feature_table, shrunk
 from onnxprune.criteria.subspace import joint_channel_gram
 from onnxprune.plan import GroupProblem, LayerProblem, Ranking, Targets
 
@@ -57,6 +57,10 @@ def ranked(name: str, problem: GroupProblem) -> Ranking:
     return CRITERIA[name](0).rank(problem)
 
 
+EXACT = 10**15
+"""Rows behind moments that are taken for those of all samples there are."""
+
+
 @dataclass(frozen=True)
 class Data:
     """The samples behind a layer problem: x with the constant, and the targets."""
@@ -87,7 +91,7 @@ def layer(
         y = y + 3 * rng.standard_normal(y.shape) + np.sin(x[:, :1])
     gram = x.T @ x / rows
     given = Targets(y.T @ x / rows, float(np.sum(y**2)) / rows) if noise else None
-    problem = LayerProblem(name, weight, gram, gram, channels, taps, rows, False, given, given)
+    problem = LayerProblem(name, weight, gram, gram, channels, taps, EXACT, False, given, given)
     return problem, Data(x, y)
 
 
@@ -445,3 +449,32 @@ def test_copies_and_silent_channels_explain_nothing_more():
     assert curve[3] < 1e-8
     unread = replace(group(problem, channels=channels), consumers=())
     assert not unexplained_variance(unread, channels).any()
+
+
+def test_features_that_outnumber_the_rows_explain_each_other_no_more_than_they_do():
+    """From 40 rows of 60 independent channels a quarter is not dispensable."""
+    rng = np.random.default_rng(0)
+    x = np.column_stack([rng.standard_normal((40, 60)), np.ones(40)])
+    gram = x.T @ x / len(x)
+    weight = rng.standard_normal((5, 61))
+    channels = np.arange(60)
+    thin = LayerProblem("thin", weight, gram, gram, channels, 1, 40)
+    sure = replace(thin, rows=EXACT)
+    few, believed = (
+        Obs().rank(group(layer, channels=channels)).error[45] for layer in (thin, sure)
+    )
+    assert believed < 1e-3  # 40 rows lie in the span of any 40 channels
+    assert 0.05 < few < 0.3  # truly a quarter of the variance
+
+
+@pytest.mark.parametrize("rows", [50, 500, 5000])
+def test_chance_correlations_are_shrunk_and_real_ones_are_not(rows):
+    x = np.random.default_rng(rows).standard_normal((rows, 30))
+    chance = np.corrcoef(x.T)
+    left = shrunk(chance, rows)
+    np.testing.assert_array_equal(np.diag(left), np.diag(chance))
+    apart = ~np.eye(30, dtype=bool)
+    assert np.linalg.norm(left[apart]) < 0.2 * np.linalg.norm(chance[apart])
+    real = np.corrcoef((x + 3 * x[:, :1]).T)
+    np.testing.assert_allclose(shrunk(real, rows), real, atol=3 / rows)
+    np.testing.assert_array_equal(shrunk(np.eye(3), rows), np.eye(3))

@@ -82,7 +82,6 @@ def reduce_layer(layer: LayerProblem, channels: IndexArray, damping: float) -> R
     """Reduces a consumer to a group's units; None if its output does not depend on them."""
     table = feature_table(layer, channels).reshape(-1)
     moments = standardise(layer.gram)
-    damping = max(damping, sampling_ridge(moments.correlation, layer.rows))
     weight = fitted_weight(layer.weight, layer.gram, layer.cross, moments, damping)
     weight = weight * moments.scale
     moment = moments.correlation if layer.refit else _uncentred(layer.gram, moments)
@@ -93,7 +92,8 @@ def reduce_layer(layer: LayerProblem, channels: IndexArray, damping: float) -> R
     own = table[present]
     stays = np.setdiff1d(np.arange(len(moments.scale)), own)
     if layer.refit:
-        gram = condition_on(ridged(moments.correlation, damping), stays, own)
+        certain = shrunk(moments.correlation, layer.rows)
+        gram = condition_on(ridged(certain, damping), stays, own)
     else:
         gram = moment[np.ix_(own, own)]
     if len(present) < len(table):
@@ -106,13 +106,12 @@ def reduce_layer(layer: LayerProblem, channels: IndexArray, damping: float) -> R
     return Reduced(gram, own_weight, len(table) // len(channels), relative_to, layer.refit)
 
 
-def sampling_ridge(correlation: Matrix, rows: int) -> float:
-    """The ridge that stands for how uncertain correlations from so many rows are.
+def shrunk(correlation: Matrix, rows: int) -> Matrix:
+    """Correlations without what is likely to be chance in so many rows.
 
-    Sample correlations r of n rows vary by about (1 - r^2)^2 / n. Shrinking them by the share rho
-    of that in their mean square has the least expected error (Schaefer & Strimmer 2005, eq. 8;
-    as a ridge rho / (1 - rho)). Without it features that outnumber the rows seem to explain each
-    other wholly.
+    Sample correlations r of n rows vary by about (1 - r^2)^2 / n. Shrinking them by the share of
+    that in their mean square has the least expected error (Schaefer & Strimmer 2005, eq. 8).
+    Without it features that outnumber the rows seem to explain each other wholly.
 
     Args:
         correlation: shape (features, features).
@@ -120,11 +119,13 @@ def sampling_ridge(correlation: Matrix, rows: int) -> float:
     """
     squares = correlation**2
     np.fill_diagonal(squares, 0.0)
-    spread = (1.0 - squares) ** 2
-    np.fill_diagonal(spread, 0.0)
-    share = float(spread.sum()) / max(rows * float(squares.sum()), 1e-300)
-    share = min(share, MOST_SHRUNK)
-    return share / (1.0 - share)
+    chance = (1.0 - squares) ** 2 / rows
+    np.fill_diagonal(chance, 0.0)
+    total = float(squares.sum())
+    share = min(float(chance.sum()) / total, MOST_SHRUNK) if total > 0 else 0.0
+    result: Matrix = (1.0 - share) * correlation
+    np.fill_diagonal(result, np.diag(correlation))
+    return result
 
 
 def _uncentred(gram: Matrix, moments: Moments) -> Matrix:
