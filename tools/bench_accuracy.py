@@ -57,7 +57,7 @@ COLUMNS = (
     "measured, 50 %",
     "its params",
 )
-DEFAULTS = Options(align=1, latency=False)
+DEFAULTS = Options(align=1, sequential=False, latency=False)
 
 
 @dataclass(frozen=True)
