@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from unittest import mock
 
@@ -48,6 +48,7 @@ class Bench:
     name: str
     images: IndexArray
     seed: int = 0
+    _refitted: dict[str, list[Weights]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def model(self) -> onnx.ModelProto:
@@ -101,6 +102,13 @@ class Bench:
         )
         return [refitted.weights for refitted in made]
 
+    def refitted(self, keeps: Sequence[Keeps]) -> list[Weights]:
+        """What the package makes of these keeps, made once."""
+        key = repr([{name: keep.tolist() for name, keep in k.items()} for k in keeps])
+        if key not in self._refitted:
+            self._refitted[key] = self.in_order([self.prior(k) for k in keeps])
+        return self._refitted[key]
+
     def finished(self, keeps: Sequence[Keeps], weights: Sequence[Weights]) -> list[onnx.ModelProto]:
         """The smaller models."""
         groups = self.study.groups
@@ -114,7 +122,7 @@ Variant = Callable[[Bench, Sequence[Keeps]], list[onnx.ModelProto]]
 
 def base(bench: Bench, keeps: Sequence[Keeps]) -> list[onnx.ModelProto]:
     """What the package does."""
-    return bench.finished(keeps, bench.in_order([bench.prior(k) for k in keeps]))
+    return bench.finished(keeps, bench.refitted(keeps))
 
 
 def one_shot(bench: Bench, keeps: Sequence[Keeps]) -> list[onnx.ModelProto]:
@@ -124,8 +132,9 @@ def one_shot(bench: Bench, keeps: Sequence[Keeps]) -> list[onnx.ModelProto]:
 
 def without_skips(bench: Bench, keeps: Sequence[Keeps]) -> list[onnx.ModelProto]:
     """Nothing is taken over from the other branch of a join."""
+    priors = [bench.prior(k) for k in keeps]
     with mock.patch.object(Regression, "takes_missing", new=False):
-        return base(bench, keeps)
+        return bench.finished(keeps, bench.in_order(priors))
 
 
 def other_positions(bench: Bench, keeps: Sequence[Keeps]) -> list[onnx.ModelProto]:
@@ -137,8 +146,9 @@ def rows_per_feature(rows: int) -> Variant:
     """More or fewer positions in the sequential refit."""
 
     def variant(bench: Bench, keeps: Sequence[Keeps]) -> list[onnx.ModelProto]:
+        priors = [bench.prior(k) for k in keeps]
         with mock.patch.object(sequential, "ROWS_PER_FEATURE", rows):
-            return base(bench, keeps)
+            return bench.finished(keeps, bench.in_order(priors))
 
     return variant
 
@@ -161,7 +171,7 @@ def not_pooled(bench: Bench, keeps: Sequence[Keeps]) -> list[onnx.ModelProto]:
 def second_sweep(bench: Bench, keeps: Sequence[Keeps]) -> list[onnx.ModelProto]:
     """The weights of the first refit are what the second one starts from, and is pulled to."""
     priors = [bench.prior(k) for k in keeps]
-    first = zip(priors, bench.in_order(priors), strict=True)
+    first = zip(priors, bench.refitted(keeps), strict=True)
     return bench.finished(keeps, bench.in_order([replace(p, weights=w) for p, w in first]))
 
 
