@@ -56,7 +56,9 @@ def _inner(study: Study) -> Iterator[tuple[str, LayerProblem, int]]:
         if len(group.consumers) == 1 == len(group.producers):
             producer = study.network.producers[group.producers[0]]
             (layer,) = study.layers[group.consumers[0]]
-            if producer.taps == layer.taps > 1:
+            window = study.views[group.consumers[0]].specs[0].window
+            dense = window is not None and set(window.strides) == {1}
+            if dense and producer.taps == layer.taps > 1:
                 yield group.name, layer, producer.inputs
 
 
