@@ -145,6 +145,7 @@ def _group_report(outcome: Outcome, name: str) -> GroupReport:
             for consumer in (*group.consumers, *group.contractions)
             if consumer in outcome.solutions
         },
+        residual=None if law is None else law.residual,
     )
 
 
