@@ -167,8 +167,11 @@ def _unreachable(
     shares = (least - bound.cost(without)) / least if len(groups) else np.zeros(0)
     largest = [int(g) for g in np.argsort(-shares, kind="stable")[:NAMED] if shares[g] > 0]
     named = ", ".join(f"{groups[g].name} ({shares[g]:.0%})" for g in largest)
+    most = "most of what is left passes through"
+    if shares.sum() < 0.5:  # most of a time, or of a file, can be what no count changes
+        most = "most of what is left depends on no channel group, the rest passes through"
     reason = (
-        f"With every group at its smallest count, most of what is left passes through: {named}."
+        f"With every group at its smallest count, {most}: {named}."
         if named
         else "No channel group has a part in it."
     )

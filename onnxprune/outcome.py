@@ -30,6 +30,9 @@ from onnxprune.study import Study
 from onnxprune.target import Target
 from onnxprune.verdict import Check
 
+NOISE = 0.03
+"""Medians of times that differ by no more, as a fraction, are taken as equal."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -178,6 +181,7 @@ def _group_report(outcome: Outcome, name: str) -> GroupReport:
             for consumer in (*group.consumers, *group.contractions)
             if consumer in outcome.solutions
         },
+        residual=None if law is None else law.residual,
     )
 
 
@@ -203,16 +207,21 @@ def _frozen(outcome: Outcome) -> list[FrozenReport]:
     return sorted(rows, key=lambda row: -row.macs_share)
 
 
+def _speed(outcome: Outcome) -> list[str]:
+    """A warning where cutting did not make the model faster."""
+    before, after = outcome.measured.before.latency, outcome.measured.after.latency
+    if not (before and after and outcome.plan_cuts and after.median > before.median):
+        return []
+    word = "slower" if after.median > (1 + NOISE) * before.median else "no faster"
+    times = f"{before.median:.3f} ms became {after.median:.3f} ms"
+    return [f"the pruned model is {word}: {times}; give --target latency=0.8 to have time decide"]
+
+
 def _notes(outcome: Outcome, split: Split) -> list[str]:
     notes = [split.note] if split.note else []
     if not outcome.plan_cuts:
         notes.append("nothing was cut: the model meets the targets as it is")
-    before, after = outcome.measured.before.latency, outcome.measured.after.latency
-    if before and after and after.median > before.median:
-        notes.append(
-            f"the pruned model is slower: {before.median:.3f} ms became {after.median:.3f} ms; "
-            "give --target latency=0.8 to have time decide"
-        )
+    notes += _speed(outcome)
     thin = outcome.study.thin_layers()
     if thin:
         notes.append(

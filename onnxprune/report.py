@@ -56,6 +56,8 @@ class GroupReport:
         keep: indices of the channels that survive.
         curve: the prices of all counts that were allowed, ascending.
         consumers: consumer -> (relative error on samples not fitted on, how it was recovered).
+        residual: how far the trials lie from the law that the divergences of the curve follow: root
+            mean square in natural logarithms; None unless sensitivity was measured.
     """
 
     name: str
@@ -63,6 +65,7 @@ class GroupReport:
     keep: Sequence[int]
     curve: Sequence[Price] = field(repr=False)
     consumers: dict[str, tuple[float | None, str]]
+    residual: float | None = None
 
     @property
     def price(self) -> Price:
@@ -196,6 +199,7 @@ class Report:
                     "error": g.price.error,
                     "divergence": g.price.divergence,
                     "curve": [vars(price) for price in g.curve],
+                    "residual": g.residual,
                     "consumers": {
                         name: {"error": error, "recovery": label}
                         for name, (error, label) in g.consumers.items()

@@ -194,6 +194,14 @@ def test_unreachable_target_says_what_is_reachable_and_what_holds_it_back(name):
     assert "Exclude fewer groups" in message
 
 
+@pytest.mark.parametrize(("constant", "most"), [(0.0, "passes"), (1e6, "depends on no channel")])
+def test_an_unreachable_target_does_not_blame_groups_for_what_is_constant(constant, most):
+    groups = chain(np.random.default_rng(2), 4, 5)
+    bound = Bound("latency", lambda c: macs(c) + constant, 1.0, float(macs(full_of(groups))))
+    with pytest.raises(TargetError, match=f"most of what is left {most}"):
+        Sensitivity().allocate(groups, [bound])
+
+
 def test_without_groups_a_target_is_unreachable_and_none_is_fine():
     bound = Bound("macs", lambda c: np.full(np.shape(c)[:-1], 5.0), 4.0, 5.0)
     with pytest.raises(TargetError, match="No channel group"):

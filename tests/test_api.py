@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from onnxprune.errors import (
     ValidationError,
 )
 from onnxprune.runtime import Session
+from onnxprune.sensitivity import measure_sensitivity
 from onnxprune.target import COSTS
 
 NAMES = ("mlp_digits", "resnet_digits", "vgg_digits")
@@ -82,6 +84,22 @@ def test_the_report_counts_rightly(name, halved):
     assert report.after.params == counted_params(pruned)
     assert report.after.bytes == len(pruned.SerializeToString())
     assert 0.45 * report.before.macs < report.after.macs <= 0.5 * report.before.macs
+
+
+def test_the_report_says_how_well_the_damage_laws_fit(monkeypatch):
+    found = {}
+
+    def noted(*given):
+        found.update(measure_sensitivity(*given))
+        return found
+
+    monkeypatch.setattr("onnxprune.choice.measure_sensitivity", noted)
+    report = prune(path_of("mlp_digits"), CALIBRATION, HALF, options=QUICK).report
+    assert {g.name: g.residual for g in report.groups} == {n: w.residual for n, w in found.items()}
+    assert max(law.residual for law in found.values()) > 0
+    unmeasured = replace(QUICK, allocation="uniform")
+    report = prune(path_of("mlp_digits"), CALIBRATION, HALF, options=unmeasured).report
+    assert {g.residual for g in report.groups} == {None}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -178,7 +178,15 @@ def test_a_model_that_got_slower_says_so(folder, capsys, monkeypatch):
     assert run("--target", "macs=0.5", *QUICK) == 0
     said = capsys.readouterr().out
     assert "note: the pruned model is slower: 1.000 ms became 1.500 ms" in said
+    times[1] = Latency(1.01, 1.2, 5)
+    assert run("--target", "macs=0.5", *QUICK) == 0
+    said = capsys.readouterr().out
+    assert "note: the pruned model is no faster: 1.000 ms became 1.010 ms" in said
+    assert run("--target", "macs=1.0", *QUICK) == 0  # the same model twice
+    assert "faster" not in capsys.readouterr().out
     times.reverse()
     assert run("--target", "macs=0.5", *QUICK) == 0
-    assert "slower" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "slower" not in said
+    assert "faster" not in said
     assert onnx.load("out.onnx").graph.node

@@ -49,6 +49,7 @@ REPORT = Report(
             [0, 2, 3],
             [Price(2, 0.2, 0.05), Price(3, 0.01, 0.002), Price(4, 0.0, 0.0)],
             {"conv2": (0.03, "slice")},
+            residual=0.4,
         ),
         GroupReport(
             "conv2",
@@ -102,6 +103,7 @@ def test_json_has_everything():
     assert (first["kept"], first["size"], first["keep"]) == (3, 4, [0, 2, 3])
     assert (first["error"], first["divergence"]) == (0.01, 0.002)
     assert first["curve"][0] == {"count": 2, "error": 0.2, "divergence": 0.05}
+    assert (first["residual"], second["residual"]) == (0.4, None)
     assert first["consumers"] == {"conv2": {"error": 0.03, "recovery": "slice"}}
     assert (second["divergence"], second["consumers"]["fc"]["error"]) == (None, None)
     assert record["frozen"] == [
