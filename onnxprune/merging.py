@@ -15,9 +15,10 @@ import numpy as np
 
 from onnxprune.arrays import IndexArray, Matrix, Vector
 from onnxprune.linalg import reciprocal
+from onnxprune.normal_equations import equations, features_of
 from onnxprune.plan import LayerProblem
 from onnxprune.reconstruction import channel_gram, mixed_in, solution
-from onnxprune.recovery import NoRecovery, Solution, equations, features_of
+from onnxprune.recovery import NoRecovery, Solution
 
 
 def nearest(gram: Matrix, keep: IndexArray) -> Matrix:

@@ -13,8 +13,9 @@ import numpy as np
 
 from onnxprune.arrays import IndexArray, Matrix, Vector
 from onnxprune.linalg import factor, solve_right
+from onnxprune.normal_equations import equations, features_of
 from onnxprune.plan import LayerProblem
-from onnxprune.recovery import NoRecovery, Solution, channel_mix, equations, features_of
+from onnxprune.recovery import NoRecovery, Solution, channel_mix
 from onnxprune.yardstick import fit_yardstick, tune_yardstick
 
 

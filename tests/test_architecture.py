@@ -17,6 +17,7 @@ NUMERICS = (
     "linalg",
     "merging",
     "methods",
+    "normal_equations",
     "plan",
     "reconstruction",
     "recovery",

@@ -11,15 +11,9 @@ from hypothesis import strategies as st
 
 from onnxprune.linalg import pivoted_ldl
 from onnxprune.methods import RECOVERIES
+from onnxprune.normal_equations import features_of, pooled
 from onnxprune.plan import LayerProblem, Targets
-from onnxprune.recovery import (
-    LeastSquares,
-    NoRecovery,
-    Solution,
-    channel_mix,
-    features_of,
-    pooled,
-)
+from onnxprune.recovery import LeastSquares, NoRecovery, Solution, channel_mix
 
 # relative squared error: the smallest ridge squared, over a condition number below 1e6
 LOSSLESS = 1e-12

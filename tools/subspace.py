@@ -19,8 +19,9 @@ import numpy as np
 
 from onnxprune.arrays import Matrix
 from onnxprune.linalg import quadratic, standardise
+from onnxprune.normal_equations import features_of
 from onnxprune.plan import LayerProblem, keep_of
-from onnxprune.recovery import FixedRidge, features_of
+from onnxprune.recovery import FixedRidge
 from onnxprune.study import Study
 from onnxprune.yardstick import fit_yardstick
 
