@@ -144,7 +144,14 @@ def test_the_readme_links_the_documents():
 
 @pytest.mark.parametrize(
     ("script", "tables"),
-    [("bench_accuracy", 4), ("bench_curves", 4), ("bench_attention", 1), ("bench_latency", 1)],
+    [
+        ("bench_accuracy", 4),
+        ("bench_curves", 5),
+        ("bench_attention", 1),
+        ("bench_latency", 1),
+        ("bench_prediction", 2),
+        ("bench_speed", 1),
+    ],
 )
 def test_the_results_are_those_measured(script, tables):
     tool = ROOT / "tools" / f"{script}.py"
