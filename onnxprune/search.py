@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 
 from onnxprune.allocation import Bound
 from onnxprune.arrays import IndexArray
-from onnxprune.choice import Choice, Chooser
+from onnxprune.choice import SEARCH_STEPS, Choice, Chooser
 from onnxprune.errors import TargetError
 from onnxprune.gauges import Gauge
 from onnxprune.target import Target
@@ -109,8 +109,10 @@ class Search(Generic[F]):
         while len(made) < ROUNDS:
             gauges = list(self.gauges.values())
             found = self.chooser.within(gauges, self.macs, failed, held)
-            if found is None and not made:
-                raise TargetError(_nothing(gauges))
+            blind = found is None and not made
+            if blind:  # trials may say too much: the mildest pruning is measured before they count
+                mildest = held - (held - failed) / 2**SEARCH_STEPS
+                found = mildest, self.chooser.at(mildest, self.macs)
             if found is None and any(all(c.holds for c in m.checks) for m in made):
                 break
             if found is None:  # the corrected trials leave nothing: half way back
@@ -122,6 +124,8 @@ class Search(Generic[F]):
                 self._note(target, gauge.read(choice.counts), made[-1])
             if all(check.holds for check in made[-1].checks):
                 held = fraction
+            elif blind:
+                raise TargetError(_nothing(gauges))
             else:
                 failed = fraction
             off = _off(made[-1].checks)

@@ -190,7 +190,16 @@ def test_that_nothing_can_go_is_said():
     found, made = search({ERROR: lambda _: 9.0}, tried=lambda _: 9.0)
     with pytest.raises(TargetError, match=r"nothing can be pruned within error=0\.1, .* accept"):
         found.run()
-    assert made == []
+    assert made == [99]  # not even the mildest pruning holds
+
+
+def test_trials_that_see_no_way_are_not_believed_before_a_model_is_measured():
+    measured = {ERROR: lambda count: 0.001 * (FULL - count)}
+    found, made = search(measured, tried=lambda count: 0.11 + 0.001 * (FULL - count))
+    model = found.run()
+    assert made[0] == 99
+    assert model.macs < 50
+    assert model.checks[0].holds
 
 
 def test_models_that_all_do_too_much_are_refused_after_a_few():
