@@ -11,7 +11,6 @@ appended to a file, one JSON object per line; a second run goes on where the fir
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from measurements import record, recorded
 from trained import NETWORKS, SHARED
 
 from onnxprune.allocation import Bound
@@ -102,19 +102,12 @@ def main() -> None:
             sys.exit(f"{SHARED} is missing: it holds the networks and images of CIFAR-10")
         for case in chosen:
             measure(case)
-    print(table(recorded()))
-
-
-def recorded() -> list[dict[str, Any]]:
-    """Every row measured so far."""
-    if not RESULTS.exists():
-        return []
-    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    print(table(recorded(RESULTS)))
 
 
 def measure(case: Case) -> None:
     """Append the rows of one network that are not there yet."""
-    done = {row_key(row) for row in recorded()}
+    done = {row_key(row) for row in recorded(RESULTS)}
     bench: Bench | None = None
     for criterion in CRITERIA:
         rankings = None
@@ -130,20 +123,12 @@ def measure(case: Case) -> None:
             rankings = rankings or bench.rank(criterion)
             for row in bench.rows(criterion, rankings, recovery):
                 if row_key(row) not in done:
-                    append(row)
+                    record(RESULTS, row)
 
 
 def row_key(row: dict[str, Any]) -> tuple[Any, ...]:
     """What tells rows apart."""
     return tuple(row[k] for k in ("model", "criterion", "recovery", "allocation", "macs_target"))
-
-
-def append(row: dict[str, Any]) -> None:
-    """Write one row and show it."""
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with RESULTS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-    print(json.dumps(row), file=sys.stderr, flush=True)
 
 
 class Bench:

@@ -12,14 +12,13 @@ is there.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from bench_accuracy import CASES, DEFAULTS, ROOT, Bench
+from measurements import record, recorded
 
 from onnxprune.methods import RECOVERIES
 from onnxprune.options import Options
@@ -45,28 +44,19 @@ def main() -> None:
     if not parser.parse_args().table:
         for kind in KINDS:
             measure(kind)
-    print(table(recorded()))
-
-
-def recorded() -> list[dict[str, Any]]:
-    """Every row measured so far."""
-    if not RESULTS.exists():
-        return []
-    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    print(table(recorded(RESULTS)))
 
 
 def measure(kind: str) -> None:
     """Append the rows of one kind of channels that are not there yet."""
-    done = {row_key(row) for row in recorded()}
+    done = {row_key(row) for row in recorded(RESULTS)}
     bench = Bench(CASE, KINDS[kind])
     for criterion, seeds in SEEDS.items():
         for seed in seeds:
             for row in rows(bench, criterion, seed):
                 row |= {"model": CASE.model, "kind": kind, "criterion": criterion, "seed": seed}
                 if row_key(row) not in done:
-                    with RESULTS.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(row) + "\n")
-                    print(json.dumps(row), file=sys.stderr, flush=True)
+                    record(RESULTS, row)
 
 
 def row_key(row: dict[str, Any]) -> tuple[Any, ...]:

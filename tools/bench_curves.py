@@ -233,9 +233,7 @@ def main(words: Sequence[str] | None = None) -> None:
         if not SHARED.is_dir():
             sys.exit(f"{SHARED} is missing: it holds the networks and their images")
         for job in missing(chosen(given), recorded(given.json)):
-            row = measure(job, given.test_images)
-            append(given.json, row)
-            print(row, file=sys.stderr, flush=True)
+            append(given.json, measure(job, given.test_images))
     print(tables(recorded(given.json)))
 
 

@@ -14,8 +14,6 @@ skipped; `--table` prints what is there. Networks are one of models/, those besi
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from measurements import record, recorded
 from onnx import helper, numpy_helper
 from scipy.stats import spearmanr
 
@@ -63,24 +62,16 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     if given.table:
-        print(table(recorded()))
+        print(table(recorded(RESULTS)))
         return
-    done = {(row["network"], row["batch"]) for row in recorded()}
+    done = {(row["network"], row["batch"]) for row in recorded(RESULTS)}
     for name in given.network or NETWORKS:
         for batch in given.batch or BATCHES:
             if (name, batch) in done or not (name in (*DIGITS, "resnet50") or SHARED.is_dir()):
                 continue
             rows = list(measured(name, load(name), batch))
-            with RESULTS.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
-            print(table(rows), file=sys.stderr, flush=True)
-
-
-def recorded() -> list[dict[str, Any]]:
-    """Rows measured so far."""
-    if not RESULTS.exists():
-        return []
-    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+            for row in rows:  # only when all are there: a network is not resumed within
+                record(RESULTS, row)
 
 
 def load(name: str) -> onnx.ModelProto:

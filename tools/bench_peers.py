@@ -46,6 +46,7 @@ import onnx
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tools")]
 
+import measurements  # noqa: E402
 from macs import layer_macs  # noqa: E402
 from trained import NETWORKS, SHARED  # noqa: E402
 
@@ -378,9 +379,7 @@ def averages(rows: Sequence[Row]) -> str:
 
 def recorded(path: Path | None) -> list[Row]:
     """Every row measured so far."""
-    if path is None or not path.exists():
-        return []
-    return [Row(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Row(**row) for row in measurements.recorded(path)] if path else []
 
 
 def missing(
@@ -409,10 +408,10 @@ def main(words: Sequence[str] | None = None) -> None:
         for case, tool in missing(cases, given.tool or list(TOOLS), done):
             row = measure(case, tool)
             rows.append(row)
-            print(json.dumps(asdict(row)), file=sys.stderr, flush=True)
             if given.json:
-                with given.json.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(row)) + "\n")
+                measurements.record(given.json, asdict(row))
+            else:
+                print(json.dumps(asdict(row)), file=sys.stderr, flush=True)
     print(table(rows))
     print()
     print(summary(rows))

@@ -12,7 +12,6 @@ minimising. Rows that are in docs/results/prediction.jsonl already are skipped.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from measurements import record, recorded
 from scipy.stats import spearmanr
 from trained import NETWORKS, SHARED
 
@@ -57,24 +57,15 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--plot", action="store_true", help="only draw it")
     given = parser.parse_args(words)
     if given.plot:
-        draw(recorded(), RESULTS / "prediction.svg")
+        draw(recorded(ROWS), RESULTS / "prediction.svg")
         return
     if not given.table:
         if not SHARED.is_dir():
             sys.exit(f"{SHARED} is missing: it holds the networks and their images")
         for name in given.network or SUBJECTS:
-            for row in measured(name, {key_of(row) for row in recorded()}):
-                with ROWS.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(row, file=sys.stderr, flush=True)
-    print(table(recorded()))
-
-
-def recorded() -> list[Row]:
-    """Rows measured so far."""
-    if not ROWS.exists():
-        return []
-    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+            for row in measured(name, {key_of(row) for row in recorded(ROWS)}):
+                record(ROWS, row)
+    print(table(recorded(ROWS)))
 
 
 def key_of(row: Row) -> tuple[Any, ...]:

@@ -11,9 +11,7 @@ one stopped, and ``--table`` prints what is there.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from measurements import record, recorded
 from refinements import VARIANTS, Bench
 from subspace import compared
 from trained import NETWORKS as TRAINED
@@ -54,27 +53,13 @@ def main() -> None:
     if not given.table:
         for name in given.network:
             measure(name, given.variant)
-    print(table(recorded()))
-    print(subspace_table(recorded()))
-
-
-def recorded() -> list[Row]:
-    """Every row measured so far."""
-    if not RESULTS.exists():
-        return []
-    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
-
-
-def record(row: Row) -> None:
-    """Append a row."""
-    with RESULTS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-    print(json.dumps(row), file=sys.stderr, flush=True)
+    print(table(recorded(RESULTS)))
+    print(subspace_table(recorded(RESULTS)))
 
 
 def measure(name: str, variants: Iterable[str]) -> None:
     """Append the rows of a network that are not there yet."""
-    done = {(row["network"], row["macs"], row["variant"]): row for row in recorded()}
+    done = {(row["network"], row["macs"], row["variant"]): row for row in recorded(RESULTS)}
     bench, judge = Bench(name, np.arange(1000)), Judge.of(name)
     counts = {fraction: counts_of(bench, fraction, done) for fraction in FRACTIONS}
     bases: dict[float, Array] = {}
@@ -85,7 +70,7 @@ def measure(name: str, variants: Iterable[str]) -> None:
         if variant == "subspace":
             for fraction in missing:
                 row = {"network": name, "macs": fraction, "variant": variant}
-                record(row | compared(bench.study, counts[fraction]))
+                record(RESULTS, row | compared(bench.study, counts[fraction]))
             continue
         if not bases:
             bases = scores_of(bench, "base", counts, judge)
@@ -93,7 +78,7 @@ def measure(name: str, variants: Iterable[str]) -> None:
         scores = bases if variant == "base" else scores_of(own, variant, counts, judge)
         for fraction in missing:
             row = {"network": name, "macs": fraction, "variant": variant}
-            record(row | judge.row(scores[fraction], bases[fraction]))
+            record(RESULTS, row | judge.row(scores[fraction], bases[fraction]))
 
 
 def counts_of(bench: Bench, fraction: float, done: dict[tuple[str, float, str], Row]) -> Counts:
@@ -101,7 +86,7 @@ def counts_of(bench: Bench, fraction: float, done: dict[tuple[str, float, str], 
     row = done.get((bench.name, fraction, "counts"))
     if row is None:
         row = {"network": bench.name, "macs": fraction, "variant": "counts"}
-        record(row := row | {"counts": bench.counts(fraction)})
+        record(RESULTS, row := row | {"counts": bench.counts(fraction)})
     found: Counts = row["counts"]
     return found
 

@@ -10,31 +10,27 @@ depth. The time is that of the process, all threads together, of the refit alone
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import onnx
+from trained import NETWORKS, SHARED
 
 from onnxprune import sequential
-from onnxprune.api import open_samples, prunable_groups
 from onnxprune.calibration import split
 from onnxprune.canonical import canonicalise
 from onnxprune.executor import InProcess
 from onnxprune.groups import find_groups
+from onnxprune.inputs import open_samples
 from onnxprune.options import Options
 from onnxprune.refit import refit
-from onnxprune.scope import Scope
+from onnxprune.scope import Scope, prunable_groups
 from onnxprune.side_by_side import SideBySide
 from onnxprune.study import Batches, study
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
-NETWORKS = ("resnet20_cifar10", "resnet56_cifar10")
+SUBJECTS = ("resnet20_cifar10", "resnet56_cifar10")
 HEADER = "| network | samples | nodes | stages | node runs per node and sample | CPU, s |"
 
 
@@ -52,18 +48,18 @@ class Counted(SideBySide):
 def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", nargs="+", default=NETWORKS)
+    parser.add_argument("--network", nargs="+", default=SUBJECTS, choices=NETWORKS)
     parser.add_argument("--samples", nargs="+", type=int, default=[250, 500, 1000])
     parser.add_argument("--limit", type=int, help="bytes of activations to hold; default all")
     given = parser.parse_args()
     if not SHARED.is_dir():
         sys.exit(f"the networks and images are read from {SHARED}, which is not there")
     sequential.SideBySide = Counted  # type: ignore[misc]
-    images, _ = loader().images("lossless_train", max(given.samples))
-    images = loader().normalised(images)
     print(f"{HEADER}\n|---|---:|---:|---:|---:|---:|")
     for name in given.network:
-        model = onnx.load(SHARED / "models" / f"{name}.onnx")
+        trained = NETWORKS[name]
+        pixels, _ = trained.images("train", max(given.samples))
+        model, images = trained.model, trained.inputs(pixels)
         for count in given.samples:
             print(f"| {name} | {count} | {measured(model, images[:count], given.limit)} |")
 
@@ -89,17 +85,6 @@ def measured(model: onnx.ModelProto, images: np.ndarray, limit: int | None) -> s
     nodes = len(canonical.graph.node)
     ratio = Counted.last.node_runs / (nodes * (len(fit) + len(tune)))
     return f"{nodes} | {Counted.cuts} | {ratio:.2f} | {spent:.1f}"
-
-
-def loader() -> ModuleType:
-    """The reader that lies beside the images."""
-    path = SHARED / "data" / "cifar10" / "load.py"
-    spec = importlib.util.spec_from_file_location("cifar_load", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 if __name__ == "__main__":

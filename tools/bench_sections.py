@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import time
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import onnx
 from bench_accuracy import ROOT, Bench, Case
+from measurements import record, recorded
 from trained import NETWORKS
 
 from onnxprune.allocation import Bound
@@ -170,13 +170,6 @@ class SectionBench:
                 }
 
 
-def recorded() -> list[dict[str, Any]]:
-    """Every row measured so far."""
-    if not RESULTS.exists():
-        return []
-    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
-
-
 def row_key(row: dict[str, Any]) -> Key:
     """What tells the rows of a network apart."""
     return row.get("section") or (row["macs_target"], row["kind"])
@@ -184,14 +177,12 @@ def row_key(row: dict[str, Any]) -> Key:
 
 def measure(case: Case) -> None:
     """Append the rows of one network that are not there yet."""
-    done = {row_key(row) for row in recorded() if row["model"] == case.model}
+    done = {row_key(row) for row in recorded(RESULTS) if row["model"] == case.model}
     bench = SectionBench(case)
     print(f"trials took {bench.trial_seconds:.1f} s", flush=True)
     about = {"model": case.model, "base": round(bench.bench.base, 2), "test": case.reported}
     for row in itertools.chain(bench.sections(done), bench.networks(done)):
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(about | row) + "\n")
-        print(json.dumps(row), flush=True)
+        record(RESULTS, about | row)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -237,7 +228,7 @@ def main() -> None:
     for case in CASES if not given.table else ():
         if given.network is None or case.model in given.network:
             measure(case)
-    print(table(recorded()))
+    print(table(recorded(RESULTS)))
 
 
 if __name__ == "__main__":

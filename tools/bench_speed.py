@@ -12,7 +12,6 @@ are in docs/results/speed.jsonl already are skipped; a target that is missed is 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -26,6 +25,7 @@ import onnx
 from bench_curves import OWN, Subject, samples
 from bench_latency import fastest_times, resnet50
 from curve_rows import Job
+from measurements import record, recorded
 from trained import NETWORKS, SHARED
 
 from onnxprune import Options, Pruner, Result, Target
@@ -73,25 +73,15 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", action="store_true", help="only print what was measured")
     given = parser.parse_args(words)
     if not given.table:
-        done = {(row["network"], row["asked"]) for row in recorded()}
+        done = {(row["network"], row["asked"]) for row in recorded(ROWS)}
         for case in CASES:
             wanted = given.network is None or case.network in given.network
             if not wanted or (case.network, case.fraction) in done:
                 continue
             if case.network != RANDOM and not SHARED.is_dir():
                 sys.exit(f"{SHARED} is missing: it holds the networks and their images")
-            row = measured(case)
-            with ROWS.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            print(row, file=sys.stderr, flush=True)
-    print(table(recorded()))
-
-
-def recorded() -> list[Row]:
-    """Rows measured so far."""
-    if not ROWS.exists():
-        return []
-    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+            record(ROWS, measured(case))
+    print(table(recorded(ROWS)))
 
 
 def measured(case: Case) -> Row:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
+import measurements
 import numpy as np
 
 from onnxprune.arrays import Array
@@ -113,18 +114,14 @@ def paired(reference: Array, pruned: Array) -> dict[str, int]:
 
 def recorded(path: Path) -> list[Row]:
     """Every row of a file, of which there need be none."""
-    if not path.exists():
-        return []
-    return [_parsed(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [_parsed(flat) for flat in measurements.recorded(path)]
 
 
 def append(path: Path, row: Row) -> None:
     """Write a row behind the others, the job's fields beside its own."""
     flat = asdict(row)
     flat = flat.pop("job") | {k: None if v != v else v for k, v in flat.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(flat) + "\n")
+    measurements.record(path, flat)
 
 
 def missing(jobs: Sequence[Job], rows: Sequence[Row]) -> list[Job]:
@@ -133,8 +130,7 @@ def missing(jobs: Sequence[Job], rows: Sequence[Row]) -> list[Job]:
     return [job for job in jobs if job not in done]
 
 
-def _parsed(line: str) -> Row:
-    flat = json.loads(line)
+def _parsed(flat: dict[str, Any]) -> Row:
     job = Job(**{field.name: flat.pop(field.name) for field in fields(Job)})
     shares = {k: math.nan if flat[k] is None else flat[k] for k in ("macs", "params")}
     return Row(job, **(flat | shares))

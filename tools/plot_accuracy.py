@@ -5,7 +5,6 @@ python tools/plot_accuracy.py
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from measurements import recorded
 
 COLUMNS = 2
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -27,8 +27,7 @@ SERIES = (
 def main() -> None:
     """One panel per network: accuracy at half the MACs for every criterion."""
     matplotlib.rcParams["svg.hashsalt"] = "onnxprune"  # the same file for the same numbers
-    lines = (FOLDER / "accuracy.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [row for row in map(json.loads, lines) if row["macs_target"] == 0.5]
+    rows = [row for row in recorded(FOLDER / "accuracy.jsonl") if row["macs_target"] == 0.5]
     models = list(dict.fromkeys(row["model"] for row in rows))
     lines_of_panels = -(-len(models) // COLUMNS)
     figure, panels = pyplot.subplots(
