@@ -258,7 +258,7 @@ class Pruner:
             self._executor,
             seed=options.seed,
             provider=options.provider,
-            max_memory=None if options.max_memory is None else options.max_memory // 2,
+            max_memory=options.frontier_memory,
         )
         weights = with_constants(refitted.weights, known, sections)
         return weights, prior.solutions | refitted.solutions

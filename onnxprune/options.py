@@ -99,6 +99,11 @@ class Options:
         _check_pattern(self.exclude)
 
     @property
+    def frontier_memory(self) -> int | None:
+        """The share of ``max_memory`` that is for tensors at a cut; None for no limit."""
+        return None if self.max_memory is None else self.max_memory // 2
+
+    @property
     def composition(self) -> Method:
         """The method with what overrides it; a criterion without a name cannot be told."""
         method = METHODS[self.method]

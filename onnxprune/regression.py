@@ -45,8 +45,10 @@ class Moments:
         ones = np.ones((*x.shape[:2], 1), x.dtype)
         x = np.concatenate([x, ones], axis=2)
         second = np.einsum("prn,prn->p", y, y, dtype=np.float64)
+        # one by one: BLAS does half the work where it sees that F^T F is symmetric
+        gram = np.stack([part.T @ part for part in x])
         return cls(
-            (x.transpose(0, 2, 1) @ x).astype(np.float64),
+            gram.astype(np.float64),
             (y.transpose(0, 2, 1) @ x).astype(np.float64),
             second,
         )

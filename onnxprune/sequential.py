@@ -89,11 +89,13 @@ def refit_in_order(
     Returns:
         For every plan its refit.
     """
-    full = FullSize.of(study.canonical)
+    full = study.full_size
     plans = [_Plan.of(study, full, prior) for prior in priors]
     changed = {name for plan in plans for name in plan.changes}
     stages = stages_of(full.model, study.network, changed) if recovery is not None else []
-    views = consumer_views(study.network, {site.name for s in stages for site in s.sites})
+    sites = [site for stage in stages for site in stage.sites]
+    views = consumer_views(study.network, {site.name for site in sites})
+    shapes = known_shapes(study.canonical, {site.x for site in sites})
     compared = VariantDistances.of(full.model, next(iter(tune)), len(fit), len(plans))
     store: TensorStore[Key]
     with TensorStore(max_memory) as store:
@@ -109,7 +111,7 @@ def refit_in_order(
         )
         sets = (fit, tune) if choose_on_tune else (fit,)
         for number, stage in enumerate(stages):
-            rows = _rows(stage, study, views, plans, sets, seed, widest)
+            rows = _rows(stage, shapes, views, plans, sets, seed, widest)
             sums: Sums = {}
             label = f"refitting, stage {number + 1} of {len(stages)}"
             sums = networks.advance(rows.of_batch, rows.add, sums, label=label)
@@ -175,7 +177,7 @@ class _Plan:
 
 def _rows(
     stage: Stage,
-    study: Study,
+    shapes: Mapping[str, tuple[int | None, ...]],
     views: Mapping[str, ConsumerView],
     plans: Sequence[_Plan],
     sets: Sequence[Batches],
@@ -183,7 +185,6 @@ def _rows(
     widest: int | None,
 ) -> StageRows:
     """How the consumers of a stage are seen."""
-    shapes = known_shapes(study.canonical, {site.x for site in stage.sites})
     requests = {
         site.name: [
             request_for(
@@ -200,9 +201,8 @@ def _rows(
     regressions = {}
     for variant, plan in enumerate(plans):
         for site in stage.sites:
-            if site.name in plan.prior.gone:
-                continue
-            if not plan.moved.isdisjoint((site.x, *site.skips)):
+            moved = not plan.moved.isdisjoint((site.x, *site.skips))
+            if moved and site.name not in plan.prior.gone:
                 regression = plan.regression(views[site.name])
                 if widest is None or regression.features <= widest:
                     regressions[variant, site.name] = regression

@@ -49,11 +49,10 @@ class StageRows:
                 continue
             request = self.requests[site.name][which]
             uniforms = draw_uniforms(self.seed + which, shard, request.points)
-            own: Array | None = None
-            for (variant, name), regression in self.regressions.items():
-                if name != site.name:
-                    continue
-                x = frontier.original(site.x)
+            x = frontier.original(site.x)
+            readers = {v: r for (v, name), r in self.regressions.items() if name == site.name}
+            own: Array | None = None  # the same for all variants that make their own outputs
+            for variant, regression in readers.items():
                 if own is None or not regression.makes_own:
                     y = regression.target_rows(request, x, uniforms)
                     own = y if regression.makes_own else own
@@ -61,7 +60,7 @@ class StageRows:
                     y = own
                 y = self._with_missing(y, variant, site, frontier, request, uniforms)
                 pruned = frontier.of(variant, site.x)
-                found[variant, name] = regression.moments(request, pruned, y, uniforms)
+                found[variant, site.name] = regression.moments(request, pruned, y, uniforms)
         return which, found
 
     def _with_missing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from onnxprune.calibration import Calibration, Split
 from onnxprune.contractions import ContractionView, contraction_views
 from onnxprune.criteria import Criterion
 from onnxprune.executor import Executor
+from onnxprune.full_size import FullSize
 from onnxprune.gram import Gram
 from onnxprune.linear_map import FeatureSpec
 from onnxprune.network import ChannelGroup, Network
@@ -79,6 +81,11 @@ class Study(Scope):
     rankings: Mapping[str, Ranking]
     recovery: Recovery
     trial_recovery: Recovery
+
+    @cached_property
+    def full_size(self) -> FullSize:
+        """The network whose weights can be replaced."""
+        return FullSize.of(self.canonical)
 
     def keeps(self, counts: Mapping[str, int]) -> dict[str, IndexArray]:
         """Group name -> surviving units, for the groups these counts cut."""

@@ -17,7 +17,6 @@ from onnxprune.arrays import Array, Feed
 from onnxprune.comparison import OutputDistance
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.executor import Executor
-from onnxprune.full_size import FullSize
 from onnxprune.options import Options
 from onnxprune.plan import Weights
 from onnxprune.progress import shown
@@ -124,7 +123,6 @@ class Trials:
         for start in shown(starts, label, progress=self._options.progress):
             some, recovery = plans[start : start + TRIALS_AT_ONCE], self.study.trial_recovery
             priors = [prior_of(self.study, plan, recovery) for plan in some]
-            memory = self._options.max_memory
             refitted = refit_in_order(
                 self.study,
                 priors,
@@ -136,7 +134,7 @@ class Trials:
                 widest=WIDEST,
                 seed=self._options.seed,
                 provider=self._options.provider,
-                max_memory=None if memory is None else memory // 2,
+                max_memory=self._options.frontier_memory,
             )
             found += [
                 Tried(made.weights, prior, _numeric(made.distances))
@@ -146,22 +144,19 @@ class Trials:
 
     def predict(self, feed: Feed, tried: Tried | None) -> list[Array]:
         """The outputs for a feed of the pruning that was tried, or of the original."""
-        full, session = self._network
+        full = self.study.full_size
         values = dict(full.values)
         if tried is not None:
             widened = padded(self.study.views, tried.weights, tried.prior.alive)
             values |= full.replaced({**widened, **tried.prior.emptied}, tried.prior.masks)
-        return session.run({**feed, **values}, list(self._outputs))
-
-    @property
-    def _outputs(self) -> list[str]:
-        return [value.name for value in self.study.canonical.graph.output]
+        outputs = [value.name for value in full.model.graph.output]
+        return self._session.run({**feed, **values}, outputs)
 
     @cached_property
-    def _network(self) -> tuple[FullSize, Session]:
+    def _session(self) -> Session:
         """The network with all weights as inputs, so that trials need no session of their own."""
-        full = FullSize.of(self.study.canonical)
-        return full, Session(full.with_inputs(), provider=self._options.provider, arena=False)
+        model = self.study.full_size.with_inputs()
+        return Session(model, provider=self._options.provider, arena=False)
 
 
 def _first(some: Batches, count: int) -> Batches:
