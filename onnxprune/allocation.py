@@ -25,12 +25,13 @@ __all__ = [
     "Allocation",
     "Bound",
     "Costs",
-    "CumulativeVariance",
     "EqualError",
+    "EqualShare",
     "GroupChoice",
     "PowerLaw",
     "Sensitivity",
     "Uniform",
+    "at_share",
     "fit_damage",
 ]
 
@@ -83,19 +84,17 @@ class EqualError:
 
 
 @dataclass(frozen=True)
-class CumulativeVariance:
-    """One cut-off for all groups: the channels whose share of what is unexplained is below it go.
+class EqualShare:
+    """One share left unexplained for all groups, the lowest that meets the bounds.
 
-    The layer-wise ratios of Subspace Node Pruning (Offergeld et al., arXiv 2405.17506), with the
-    lowest cut-off that meets the bounds.
+    Of the channels' second moment for ``cumvar`` (the layer-wise ratios of Subspace Node Pruning,
+    Offergeld et al., arXiv 2405.17506), of their variance for ``information`` (the component counts
+    of Squeezing Correlated Neurons, Ozen & Orailoglu, ECML PKDD 2020); see ``criteria.spectra``.
     """
 
     def allocate(self, groups: Sequence[GroupChoice], bounds: Sequence[Bound]) -> IndexArray:
-        """Bisects over the cut-offs at which some group's count changes."""
-        curves = [group.unexplained for group in groups if group.unexplained is not None]
-        if len(curves) < len(groups):
-            raise ValueError("the allocation cumvar needs what counts leave unexplained")
-        return _lowest_level(groups, curves, bounds)
+        """Bisects over the shares at which some group's count changes."""
+        return _lowest_level(groups, _unexplained(groups), bounds)
 
 
 @dataclass(frozen=True)
@@ -123,21 +122,39 @@ def _lowest_level(
     groups: Sequence[GroupChoice], curves: Sequence[Vector], bounds: Sequence[Bound]
 ) -> IndexArray:
     """The smallest counts at which no group's curve is above one level, the lowest that will do."""
-
-    def counts_at(level: float) -> IndexArray:
-        smallest = [int(np.argmax(curve <= level)) for curve in curves]
-        return np.array(
-            [
-                group.allowed[at] if curve[at] <= level else group.allowed[-1]
-                for group, curve, at in zip(groups, curves, smallest, strict=True)
-            ],
-            dtype=np.int64,
-        )
-
     levels = np.unique(np.concatenate(curves or [np.zeros(0)]))
     return _first_that_holds(
-        groups, bounds, lambda step: counts_at(float(levels[step])), len(levels)
+        groups, bounds, lambda step: _counts_at(groups, curves, float(levels[step])), len(levels)
     )
+
+
+def _counts_at(groups: Sequence[GroupChoice], curves: Sequence[Vector], level: float) -> IndexArray:
+    """The smallest counts at which no group's curve is above a level; all where there is none."""
+    smallest = [int(np.argmax(curve <= level)) for curve in curves]
+    return np.array(
+        [
+            group.allowed[at] if curve[at] <= level else group.allowed[-1]
+            for group, curve, at in zip(groups, curves, smallest, strict=True)
+        ],
+        dtype=np.int64,
+    )
+
+
+def at_share(groups: Sequence[GroupChoice], share: float) -> IndexArray:
+    """The smallest counts that leave no group a larger share unexplained.
+
+    Args:
+        groups: with what their counts leave unexplained.
+        share: the share; below 0 for all channels.
+    """
+    return _counts_at(groups, _unexplained(groups), share)
+
+
+def _unexplained(groups: Sequence[GroupChoice]) -> list[Vector]:
+    curves = [group.unexplained for group in groups if group.unexplained is not None]
+    if len(curves) < len(groups):
+        raise ValueError("the allocation needs what counts leave unexplained")
+    return curves
 
 
 def _nearest(group: GroupChoice, fraction: float) -> int:
@@ -171,7 +188,8 @@ ALLOCATIONS: dict[str, Allocation] = {
     "sensitivity": Sensitivity(),
     "error": EqualError(),
     "uniform": Uniform(),
-    "cumvar": CumulativeVariance(),
+    "cumvar": EqualShare(),
+    "information": EqualShare(),
 }
 """Every allocation by its name on the command line."""
 

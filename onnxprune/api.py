@@ -109,6 +109,7 @@ def prune(
         CalibrationError: the samples do not fit the model.
         TargetError: the targets cannot be reached.
         ValidationError: the pruned model is not sound.
+        ValueError: there are targets although the options fix the counts.
     """
     targets = [target] if isinstance(target, Target) else list(target)
     return Pruner(model, calibration, options).prune(targets)
@@ -148,7 +149,7 @@ class Pruner:
         sections = droppable_sections(network, self._canonical, options)
         cost = cost_model(network, self._canonical, shapes, sections)
         self._cost = cost.per_sample(samples.batch_extent or 1)
-        self._scope = Scope.of(network, groups, options.align, sections)
+        self._scope = Scope.of(network, groups, options.composition.align, sections)
 
     @cached_property
     def _study(self) -> Study:
@@ -168,8 +169,17 @@ class Pruner:
         return fit, tune
 
     def prune(self, targets: Sequence[Target] = ()) -> Result:
-        """Prune to these targets; see ``prune``."""
-        outcome = self._search(list(targets) or [Target("error", SAFE_ERROR)]).run()
+        """Prune to these targets; see ``prune``.
+
+        Raises:
+            ValueError: there are targets although the options fix the counts.
+        """
+        level = self._options.level
+        self._options.require_choice(targets)
+        if level is None:
+            outcome = self._search(list(targets) or [Target("error", SAFE_ERROR)]).run()
+        else:
+            outcome = self._finish(self._chooser.at_share(level), targets)
         if self._options.latency:
             timed = self._judge.timed_too(outcome.measured, outcome.pruned)
             outcome = replace(outcome, measured=timed)

@@ -35,7 +35,7 @@ class GroupChoice:
         allowed: kept counts, ascending, the last is the full size; shape (counts,).
         damage: predicted divergence at each count, non-increasing, 0 at full; shape (counts,).
         error: relative consumer error at each count, non-increasing; shape (counts,).
-        unexplained: share of the channels' second moment that so many channels leave unexplained,
+        unexplained: share of what the channels carry that so many leave unexplained,
             non-increasing, 0 at full; shape (counts,). None where no allocation asks for it.
         inner: names of the choices that count for nothing when this one is 0: what goes with a
             section that is dropped.

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from types import MappingProxyType
 
-from onnxprune.allocation import ALLOCATIONS, Bound, GroupChoice, PowerLaw
+from onnxprune.allocation import ALLOCATIONS, Bound, GroupChoice, PowerLaw, at_share
 from onnxprune.arrays import IndexArray, Vector
-from onnxprune.criteria import unexplained_variance
+from onnxprune.criteria.spectra import behind, components, pivots
 from onnxprune.errors import TargetError
 from onnxprune.executor import Executor
 from onnxprune.gauges import Gauge, gauges_of
@@ -27,6 +27,7 @@ SEARCH_STEPS = 7
 """Bisection steps over the fraction of MACs kept under targets on damage: within 1 %."""
 
 NO_DROPS: Mapping[str, float] = MappingProxyType({})
+NO_SHARES: Mapping[str, Vector] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,14 @@ class Choice:
         counts: group name -> channels kept; section name -> 1, or 0 if it is dropped.
         laws: group name -> damage as measured; empty where it was not measured.
         drops: section name -> damage as measured.
+        share: the largest share of what its channels carry that any group is left without; None
+            where the allocation does not go by it.
     """
 
     counts: dict[str, int]
     laws: Mapping[str, PowerLaw]
     drops: Mapping[str, float] = field(default_factory=dict)
+    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,13 @@ class Chooser:
     @cached_property
     def unexplained(self) -> Mapping[str, Vector]:
         """Group name -> what counts leave unexplained, where the allocation asks for it."""
-        return unexplained_of(self.study) if self.options.composition.allocation == "cumvar" else {}
+        return unexplained_of(self.study, self.options)
+
+    def at_share(self, share: float) -> Choice:
+        """The counts that leave no group a larger share of what its channels carry unexplained."""
+        choices = _choices(self.study, self.laws, self.unexplained)
+        counts = {c.name: int(n) for c, n in zip(choices, at_share(choices, share), strict=True)}
+        return self._decided(counts)
 
     def gauges(self, targets: Sequence[Target], metric: Metric | None) -> list[Gauge]:
         """What trials say of targets on damage."""
@@ -116,7 +126,12 @@ class Chooser:
             TargetError: the bounds cannot be reached.
         """
         known = self.study if allowed is None else replace(self.study, allowed=allowed)
-        return Choice(self._least_damage(known, bounds), self.laws, self.drops)
+        return self._decided(self._least_damage(known, bounds))
+
+    def _decided(self, counts: dict[str, int]) -> Choice:
+        left = [curve[counts[name]] for name, curve in self.unexplained.items()]
+        share = float(max(left)) if left else None
+        return Choice(counts, self.laws, self.drops, share)
 
     def _least_damage(self, known: Study, bounds: Sequence[Bound]) -> dict[str, int]:
         """An allocation over groups and sections, or one over groups alone if trials prefer it.
@@ -189,7 +204,7 @@ def allocate(
     bounds: Sequence[Bound],
     allocation: str,
     laws: Mapping[str, PowerLaw],
-    unexplained: Mapping[str, Vector] | None = None,
+    unexplained: Mapping[str, Vector] = NO_SHARES,
     drops: Mapping[str, float] = NO_DROPS,
 ) -> dict[str, int]:
     """Group name -> kept count under the bounds, and section name -> 1, or 0 if it is dropped.
@@ -199,34 +214,49 @@ def allocate(
         bounds: the bounds.
         allocation: name of an allocation.
         laws: group name -> its damage law, where it was measured.
-        unexplained: as ``unexplained_of`` returns it, to save work; only ``cumvar`` needs it.
+        unexplained: as ``unexplained_of`` returns it, for allocations by shares.
         drops: section name -> damage of dropping it; sections without stay.
 
     Raises:
         TargetError: the bounds cannot be reached.
     """
-    choices = [_group_choice(study, group.name, laws) for group in study.groups]
-    if allocation == "cumvar":
-        curves = unexplained or unexplained_of(study)
-        choices = [replace(c, unexplained=curves[c.name][c.allowed]) for c in choices]
-    choices += section_choices(study, drops)
+    choices = [*_choices(study, laws, unexplained), *section_choices(study, drops)]
     inner = [study.restricted(bound) for bound in bounds]
     counts = ALLOCATIONS[allocation].allocate(choices, inner)
     chosen = {choice.name: int(n) for choice, n in zip(choices, counts, strict=True)}
     return settled(study, chosen)
 
 
-def unexplained_of(study: Study) -> dict[str, Vector]:
-    """Group name -> share of its channels' second moment that each count leaves unexplained."""
-    problems = (group_problem(group, study.network, study.layers) for group in study.groups)
-    return {p.name: unexplained_variance(p, study.rankings[p.name].order) for p in problems}
+def unexplained_of(study: Study, options: Options) -> dict[str, Vector]:
+    """Group name -> share of what its channels carry that each count leaves unexplained.
+
+    Shape (channels + 1,) each; empty where the allocation does not go by shares.
+    """
+    allocation = options.composition.allocation
+    if allocation not in ("cumvar", "information"):
+        return {}
+    found = {}
+    for group in study.groups:
+        problem = group_problem(group, study.network, study.layers)
+        if allocation == "cumvar":
+            found[group.name] = behind(pivots(problem, study.rankings[group.name].order))
+        else:
+            found[group.name] = behind(components(problem, options.moments))
+    return found
 
 
-def _group_choice(study: Study, name: str, laws: Mapping[str, PowerLaw]) -> GroupChoice:
-    allowed = study.allowed[name]
-    error = study.rankings[name].error[allowed]
-    damage = laws[name](error) if name in laws else error
-    return GroupChoice(name, allowed, damage, error)
+def _choices(
+    study: Study, laws: Mapping[str, PowerLaw], unexplained: Mapping[str, Vector]
+) -> list[GroupChoice]:
+    """What the groups may keep."""
+    choices = []
+    for group in study.groups:
+        name, allowed = group.name, study.allowed[group.name]
+        error = study.rankings[name].error[allowed]
+        damage = laws[name](error) if name in laws else error
+        share = unexplained[name][allowed] if name in unexplained else None
+        choices.append(GroupChoice(name, allowed, damage, error, share))
+    return choices
 
 
 def _least_fraction(study: Study, macs: Bound) -> float:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from onnxprune.alignment import Align
 from onnxprune.allocation import ALLOCATIONS
 from onnxprune.calibration import Preprocessing
-from onnxprune.criteria import CRITERIA, Criterion
+from onnxprune.criteria import CRITERIA, Criterion, Settings
+from onnxprune.criteria.orders import ORDERS
+from onnxprune.criteria.protocol import Moments
 from onnxprune.methods import METHODS, RECOVERIES, Method
 from onnxprune.metric import Labels, UserMetric
 from onnxprune.recovery import Recovery
@@ -26,9 +29,17 @@ class Options:
         criterion: name of a criterion, or a criterion; None for the method's.
         allocation: name of an allocation; None for the method's.
         recovery: whether consumers are recovered; without, they are only sliced.
-        sequential: whether consumers are recovered in order, each on the pruned network's inputs,
-            where the method does so.
-        align: channel counts are multiples of this; "auto" stays in onnxruntime's fast layout.
+        sequential: whether consumers are recovered in order, each on the pruned network's inputs;
+            None for what the method does.
+        order: which channels come first for the criterion "snp", a name in ``ORDERS``.
+        moments: what the criterion and the allocation of "squeeze" look at, "covariance" or
+            "correlation".
+        cutoff: for the allocation "cumvar", in place of targets: channels go whose share of what
+            is left unexplained is below it.
+        information: for the allocation "information", in place of targets: the share of the
+            variance that the principal components carry of which as many channels are kept.
+        align: channel counts are multiples of this; "auto" stays in onnxruntime's fast layout;
+            None for what the method does.
         include: regular expression; only groups whose name, or the name of a node that
             makes their channels, it finds are cut.
         exclude: regular expression; groups whose name, or the name of a node that makes their
@@ -58,8 +69,12 @@ class Options:
     criterion: str | Criterion | None = None
     allocation: str | None = None
     recovery: bool = True
-    sequential: bool = True
-    align: Align = "auto"
+    sequential: bool | None = None
+    order: str = Settings.order
+    moments: Moments = Settings.moments
+    cutoff: float | None = None
+    information: float | None = None
+    align: Align | None = None
     include: str | None = None
     exclude: str | None = None
     sections: bool = False
@@ -80,6 +95,9 @@ class Options:
         _check_name("method", self.method, METHODS)
         _check_name("criterion", self.criterion, CRITERIA)
         _check_name("allocation", self.allocation, ALLOCATIONS)
+        _check_name("order", self.order, ORDERS)
+        _check_name("moments", self.moments, dict.fromkeys(get_args(Moments)))
+        self._check_level()
         if self.provider not in get_args(Provider):
             known = ", ".join(get_args(Provider))
             raise ValueError(f"unknown provider '{self.provider}'; known: {known}")
@@ -98,6 +116,40 @@ class Options:
         _check_pattern(self.include)
         _check_pattern(self.exclude)
 
+    def _check_level(self) -> None:
+        """A share that fixes all counts belongs to one allocation."""
+        for name, allocation in (("cutoff", "cumvar"), ("information", "information")):
+            share = getattr(self, name)
+            if share is None:
+                continue
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is a share, from 0 to 1, not {share:g}")
+            if self.composition.allocation != allocation:
+                raise ValueError(
+                    f"{name} belongs to the allocation {allocation}, not to "
+                    f"{self.composition.allocation}; choose it, or a method that has it"
+                )
+
+    def require_choice(self, targets: Sequence[object]) -> None:
+        """Counts are fixed by a share or bound by targets.
+
+        Raises:
+            ValueError: there are both.
+        """
+        if targets and self.level is not None:
+            name = "information" if self.cutoff is None else "cutoff"
+            raise ValueError(f"{name} fixes how much is pruned; give it or a target, not both")
+
+    @property
+    def level(self) -> float | None:
+        """The share left unexplained that fixes all counts (see ``spectra``); None for targets.
+
+        A channel goes if its own share is below the cut-off, not if it reaches it.
+        """
+        if self.cutoff is not None:
+            return math.nextafter(self.cutoff, -1.0)
+        return None if self.information is None else 1.0 - self.information
+
     @property
     def frontier_memory(self) -> int | None:
         """The share of ``max_memory`` that is for tensors at a cut; None for no limit."""
@@ -108,17 +160,21 @@ class Options:
         """The method with what overrides it; a criterion without a name cannot be told."""
         method = METHODS[self.method]
         recovery = method.recovery if self.recovery else "none"
-        return Method(
+        in_order = method.sequential if self.sequential is None else self.sequential
+        return replace(
+            method,
             criterion=self.criterion if isinstance(self.criterion, str) else method.criterion,
             allocation=self.allocation or method.allocation,
             recovery=recovery,
-            sequential=method.sequential and self.sequential and recovery != "none",
+            sequential=in_order and recovery != "none",
+            align=method.align if self.align is None else self.align,
         )
 
     def make_criterion(self) -> Criterion:
         """The criterion itself."""
         if self.criterion is None or isinstance(self.criterion, str):
-            return CRITERIA[self.composition.criterion](self.seed)
+            settings = Settings(self.seed, self.order, self.moments)
+            return CRITERIA[self.composition.criterion](settings)
         return self.criterion
 
     def make_recovery(self) -> Recovery:

@@ -11,10 +11,13 @@ import onnx
 from onnxprune.calibration import Split
 from onnxprune.choice import Choice
 from onnxprune.cost import CostModel
+from onnxprune.criteria.spectra import components, pivots
 from onnxprune.measurement import Measured
 from onnxprune.metric import Metric
+from onnxprune.network import ChannelGroup
 from onnxprune.options import Options
 from onnxprune.plan import Plan, Weights
+from onnxprune.problems import group_problem
 from onnxprune.recovery import Solution
 from onnxprune.report import (
     FrozenReport,
@@ -23,6 +26,7 @@ from onnxprune.report import (
     Price,
     Report,
     SectionReport,
+    Spectrum,
 )
 from onnxprune.section_choice import dropped
 from onnxprune.sections import dropped_groups
@@ -96,7 +100,8 @@ def describe(
         targets=outcome.checks,
         metric=_metric(metric, measured),
         sections=_sections(outcome),
-        groups=_groups(outcome),
+        share=outcome.choice.share,
+        groups=_groups(outcome, options),
         frozen=_frozen(outcome),
         notes=_notes(outcome, split) + _coarse(targets, options, split),
     )
@@ -128,7 +133,12 @@ def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
         "criterion": criterion if isinstance(criterion, str) else repr(criterion),
         "allocation": method.allocation,
         "recovery": method.recovery,
-        "align": options.align,
+        "sequential": method.sequential,
+        "order": options.order,
+        "moments": options.moments,
+        "cutoff": options.cutoff,
+        "information": options.information,
+        "align": method.align,
         "include": options.include,
         "exclude": options.exclude,
         "sections": options.sections,
@@ -157,20 +167,24 @@ def _sections(outcome: Outcome) -> list[SectionReport]:
     ]
 
 
-def _groups(outcome: Outcome) -> list[GroupReport]:
+def _groups(outcome: Outcome, options: Options) -> list[GroupReport]:
     study = outcome.study
     gone = dropped_groups(dropped(study, outcome.choice.counts), study.groups)
-    return [_group_report(outcome, g.name) for g in study.groups if g.name not in gone]
+    return [_group_report(outcome, g, options) for g in study.groups if g.name not in gone]
 
 
-def _group_report(outcome: Outcome, name: str) -> GroupReport:
-    study, choice = outcome.study, outcome.choice
-    group = next(g for g in study.groups if g.name == name)
+def _group_report(outcome: Outcome, group: ChannelGroup, options: Options) -> GroupReport:
+    study, choice, name = outcome.study, outcome.choice, group.name
     allowed = study.allowed[name]
     errors = study.rankings[name].error[allowed]
     law = choice.laws.get(name)
     damage = [None] * allowed.size if law is None else law(errors).tolist()
     keep = study.keeps(choice.counts).get(name)
+    problem = group_problem(group, study.network, study.layers)
+    spectrum = Spectrum(
+        pivots(problem, study.rankings[name].order).tolist(),
+        components(problem, options.moments).tolist(),
+    )
     return GroupReport(
         name=name,
         size=group.size,
@@ -181,6 +195,7 @@ def _group_report(outcome: Outcome, name: str) -> GroupReport:
             for consumer in (*group.consumers, *group.contractions)
             if consumer in outcome.solutions
         },
+        spectrum=spectrum,
         residual=None if law is None else law.residual,
     )
 

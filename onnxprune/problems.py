@@ -163,7 +163,13 @@ def readers_of(groups: Sequence[ChannelGroup]) -> set[str]:
 def consumer_views(
     network: Network, wanted: Collection[str], max_features: int = MAX_FEATURES
 ) -> dict[str, ConsumerView]:
-    """Views of these consumers, in the network's order."""
+    """Views of these consumers, in the network's order.
+
+    Args:
+        network: the network.
+        wanted: names of consumers.
+        max_features: those that read more features are stacked; 0 to stack all that can be.
+    """
     views = {}
     for name, linear_map in network.consumers.items():
         channels = network.channels(linear_map.x, linear_map.x_axis)

@@ -13,9 +13,9 @@ import numpy as np
 
 from onnxprune.arrays import IndexArray, Matrix, Vector
 from onnxprune.linalg import factor, solve_right
-from onnxprune.normal_equations import equations, features_of
+from onnxprune.normal_equations import features_of
 from onnxprune.plan import LayerProblem
-from onnxprune.recovery import NoRecovery, Solution, channel_mix
+from onnxprune.recovery import NoRecovery, Solution
 from onnxprune.yardstick import fit_yardstick, tune_yardstick
 
 
@@ -61,19 +61,6 @@ def solution(
         for measure in (fit_yardstick, tune_yardstick)
     )
     return Solution(weight, bias, error, tune_error, label)
-
-
-@dataclass(frozen=True)
-class ChannelMix:
-    """The channel mix alone, with its best bias (arXiv 2405.17506; see ``channel_mix``)."""
-
-    def solve(self, problem: LayerProblem, keep: IndexArray) -> Solution:
-        """Recovers the consumer by the papers' formula."""
-        if len(keep) == len(problem.channels):
-            return NoRecovery().solve(problem, keep)
-        weight = channel_mix(problem, keep)
-        bias = equations(problem, features_of(keep, problem.taps)).bias(weight)
-        return solution(problem, keep, weight, bias, "channel mix")
 
 
 @dataclass(frozen=True)

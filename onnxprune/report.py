@@ -47,6 +47,20 @@ class Price:
 
 
 @dataclass(frozen=True)
+class Spectrum:
+    """How the variance of a group's channels is spread, joined over its consumers.
+
+    Attributes:
+        pivots: D of L D L^T in the order in which channels are kept: the second moment of each
+            that the ones before it leave unexplained; shape (channels,).
+        components: variances of the principal components, falling, shape (channels,).
+    """
+
+    pivots: Sequence[float]
+    components: Sequence[float]
+
+
+@dataclass(frozen=True)
 class GroupReport:
     """What happened to one channel group.
 
@@ -56,6 +70,7 @@ class GroupReport:
         keep: indices of the channels that survive.
         curve: the prices of all counts that were allowed, ascending.
         consumers: consumer -> (relative error on samples not fitted on, how it was recovered).
+        spectrum: how the variance of its channels is spread.
         residual: how far the trials lie from the law that the divergences of the curve follow: root
             mean square in natural logarithms; None unless sensitivity was measured.
     """
@@ -65,6 +80,7 @@ class GroupReport:
     keep: Sequence[int]
     curve: Sequence[Price] = field(repr=False)
     consumers: dict[str, tuple[float | None, str]]
+    spectrum: Spectrum = field(repr=False)
     residual: float | None = None
 
     @property
@@ -138,7 +154,8 @@ class Report:
         outputs: distance of every output from the original's on the held-out samples.
         targets: every target beside what was measured on the pruned model.
         metric: the user's metric; None without one.
-        groups: every group that could be cut.
+        share: the largest share of what its channels carry that any group is left without, where
+            the allocation goes by it: the cut-off p that was reached, or 1 - tau.
         sections: the residual sections that were dropped.
         groups: every group that could be cut and did not go with one of them.
         frozen: producers with frozen channels, those with most MACs first.
@@ -152,6 +169,7 @@ class Report:
     outputs: Sequence[OutputDistance]
     targets: Sequence[Check]
     metric: MetricReport | None
+    share: float | None
     sections: Sequence[SectionReport]
     groups: Sequence[GroupReport]
     frozen: Sequence[FrozenReport]
@@ -186,6 +204,7 @@ class Report:
                 for c in self.targets
             ],
             "metric": None if self.metric is None else vars(self.metric),
+            "share": self.share,
             "sections": [
                 vars(s) | {"layers": list(s.layers), "groups": list(s.groups)}
                 for s in self.sections
@@ -200,6 +219,7 @@ class Report:
                     "divergence": g.price.divergence,
                     "curve": [vars(price) for price in g.curve],
                     "residual": g.residual,
+                    "spectrum": {name: list(v) for name, v in vars(g.spectrum).items()},
                     "consumers": {
                         name: {"error": error, "recovery": label}
                         for name, (error, label) in g.consumers.items()

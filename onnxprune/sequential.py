@@ -94,7 +94,7 @@ def refit_in_order(
     changed = {name for plan in plans for name in plan.changes}
     stages = stages_of(full.model, study.network, changed) if recovery is not None else []
     sites = [site for stage in stages for site in stage.sites]
-    views = consumer_views(study.network, {site.name for site in sites})
+    views = consumer_views(study.network, {site.name for site in sites}, study.max_features)
     shapes = known_shapes(study.canonical, {site.x for site in sites})
     compared = VariantDistances.of(full.model, next(iter(tune)), len(fit), len(plans))
     store: TensorStore[Key]

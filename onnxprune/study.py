@@ -22,6 +22,7 @@ from onnxprune.options import Options
 from onnxprune.plan import GroupProblem, LayerProblem, Ranking, keep_of
 from onnxprune.problem_store import ProblemStore
 from onnxprune.problems import (
+    MAX_FEATURES,
     ConsumerView,
     consumer_views,
     group_problem,
@@ -72,6 +73,7 @@ class Study(Scope):
         rankings: group name -> order and prices of its channels.
         recovery: how consumers are refitted in the end.
         trial_recovery: how they are in trials.
+        max_features: consumers that read more features are stacked (see ``problems``).
     """
 
     canonical: onnx.ModelProto
@@ -81,6 +83,7 @@ class Study(Scope):
     rankings: Mapping[str, Ranking]
     recovery: Recovery
     trial_recovery: Recovery
+    max_features: int = MAX_FEATURES
 
     @cached_property
     def full_size(self) -> FullSize:
@@ -120,7 +123,8 @@ def study(
     """Collect the statistics of all consumers and rank every group's channels."""
     network, groups = scope.network, scope.groups
     last = {m.name for section in scope.sections for m in section.tail.maps}
-    views = consumer_views(network, readers_of(groups) | last)
+    max_features = MAX_FEATURES if options.composition.patches else 0
+    views = consumer_views(network, readers_of(groups) | last, max_features)
     recovery = options.make_recovery()
     recover = not isinstance(recovery, NoRecovery)
     contractions = contraction_views(canonical, network, groups, recover=recover)
@@ -137,6 +141,7 @@ def study(
         rank(network, groups, layers, criterion, progress=options.progress),
         recovery,
         QUICK_RECOVERY if isinstance(recovery, LeastSquares) else recovery,
+        max_features=max_features,
         sections=scope.sections,
     )
 

@@ -172,7 +172,7 @@ def studied(
     sample = next(iter(Batches(calibration, parts.held_out, 1)))
     cost = cost_model(network, canonical, {name: a.shape for name, a in sample.items()})
     chosen = list(network.groups) if groups is None else groups
-    scope = Scope.of(network, chosen, options.align)
+    scope = Scope.of(network, chosen, options.composition.align)
     known = study(canonical, scope, calibration, parts, options, QUIET)
     return Studied(model, options, calibration, parts, cost, known)
 

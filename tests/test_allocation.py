@@ -163,7 +163,7 @@ def test_one_cut_off_serves_all_groups_and_is_the_lowest_that_will_do(seed, shar
 
 def test_a_cut_off_needs_what_counts_leave_unexplained():
     group = GroupChoice("a", np.array([1, 2]), np.array([1.0, 0.0]), np.array([1.0, 0.0]))
-    with pytest.raises(ValueError, match="cumvar needs"):
+    with pytest.raises(ValueError, match="needs what counts leave unexplained"):
         ALLOCATIONS["cumvar"].allocate([group], [])
 
 

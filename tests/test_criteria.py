@@ -14,14 +14,15 @@ from onnxprune.criteria import (
     CRITERIA,
     Obs,
     Random,
+    Settings,
     Subspace,
     error_curve,
-    unexplained_variance,
 )
 from onnxprune.criteria.balance import balanced_order
 from onnxprune.criteria.elimination import BlockElimination
+from onnxprune.criteria.joint_gram import joint_channel_gram
 from onnxprune.criteria.reduction import feature_table, shrunk
-from onnxprune.criteria.subspace import joint_channel_gram
+from onnxprune.criteria.spectra import behind, pivots
 from onnxprune.plan import GroupProblem, LayerProblem, Ranking, Targets
 
 # the ridge of 1e-6 per feature against least squares on the samples themselves
@@ -43,7 +44,8 @@ class Law:
 
 LAWS = [
     Law("obs", copy_last=True, centred=True),
-    Law("snp", copy_last=True),
+    Law("snp"),
+    Law("squeeze", copy_last=True, centred=True),
     Law("l1"),
     Law("l2"),
     Law("medoids"),
@@ -54,7 +56,7 @@ NAMES = [law.name for law in LAWS]
 
 
 def ranked(name: str, problem: GroupProblem) -> Ranking:
-    return CRITERIA[name](0).rank(problem)
+    return CRITERIA[name](Settings()).rank(problem)
 
 
 EXACT = 10**15
@@ -379,7 +381,7 @@ def test_variance_is_centred():
 def test_random_depends_on_seed_and_group_only():
     problem = simple(12, units=30, taps=1)
     base = Random(3).rank(problem).order
-    np.testing.assert_array_equal(base, CRITERIA["random"](3).rank(problem).order)
+    np.testing.assert_array_equal(base, CRITERIA["random"](Settings(seed=3)).rank(problem).order)
     assert not np.array_equal(base, Random(4).rank(problem).order)
     assert not np.array_equal(base, Random(3).rank(replace(problem, name="else")).order)
 
@@ -422,14 +424,14 @@ def test_what_is_unexplained_is_the_share_of_least_squares_residuals(name):
         fit = np.linalg.lstsq(before, columns[:, unit], rcond=None)[0] if unit else np.zeros(0)
         residuals.append(float(np.sum((columns[:, unit] - before @ fit) ** 2)))
     expected = [sum(residuals[count:]) / sum(residuals) for count in range(6)]
-    assert unexplained_variance(problem, order) == pytest.approx(expected, abs=1e-7)
+    assert behind(pivots(problem, order)) == pytest.approx(expected, abs=1e-7)
 
 
 @given(seed=st.integers(0, 1000), units=st.integers(1, 8), taps=st.integers(1, 3))
 @settings(max_examples=20, deadline=None)
 def test_what_is_unexplained_falls_from_one_to_nothing(seed, units, taps):
     problem = simple(seed, units, taps)
-    curve = unexplained_variance(problem, np.random.default_rng(seed).permutation(units))
+    curve = behind(pivots(problem, np.random.default_rng(seed).permutation(units)))
     assert curve.shape == (units + 1,)
     assert curve[0] == pytest.approx(1.0)
     assert curve[-1] == 0.0
@@ -444,11 +446,11 @@ def test_copies_and_silent_channels_explain_nothing_more():
 
     channels = np.arange(5)
     problem, _ = layer(np.random.default_rng(0), channels, edit=edit)
-    curve = unexplained_variance(group(problem, channels=channels), channels)
+    curve = behind(pivots(group(problem, channels=channels), channels))
     assert curve[2] > 1e-3
     assert curve[3] < 1e-8
     unread = replace(group(problem, channels=channels), consumers=())
-    assert not unexplained_variance(unread, channels).any()
+    assert not behind(pivots(unread, channels)).any()
 
 
 def test_features_that_outnumber_the_rows_explain_each_other_no_more_than_they_do():

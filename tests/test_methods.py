@@ -11,7 +11,7 @@ from micro_models import build
 from onnxprune import Options, Target, prune
 from onnxprune.allocation import ALLOCATIONS
 from onnxprune.cli import prune as command
-from onnxprune.criteria import CRITERIA, Obs
+from onnxprune.criteria import CRITERIA, Obs, Settings
 from onnxprune.methods import METHODS, RECOVERIES, Method
 from onnxprune.recovery import NoRecovery
 
@@ -33,12 +33,16 @@ def test_options_are_the_method_where_nothing_else_is_said(name: str) -> None:
     options = Options(method=name)
     assert options.composition == METHODS[name]
     assert options.make_recovery() == RECOVERIES[METHODS[name].recovery]
-    assert options.make_criterion() == CRITERIA[METHODS[name].criterion](0)
+    assert options.make_criterion() == CRITERIA[METHODS[name].criterion](Settings())
 
 
 def test_what_is_said_overrides_the_method() -> None:
     options = Options(method="grail", criterion="snp", allocation="sensitivity", recovery=False)
     assert options.composition == Method("snp", "sensitivity", "none")
+    assert Options(method="snp", sequential=True).composition == replace(
+        METHODS["snp"], sequential=True
+    )
+    assert Options(align=8).composition.align == 8
     assert options.make_recovery() == NoRecovery()
     assert Options().composition.sequential
     assert not Options(sequential=False).composition.sequential

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from onnxprune.allocation import ALLOCATIONS
-from onnxprune.criteria import CRITERIA
+from onnxprune.criteria import CRITERIA, Settings
 from onnxprune.options import Options
 
 
@@ -34,7 +34,7 @@ def test_nonsense_is_refused(settings, message):
 @pytest.mark.parametrize("name", sorted(CRITERIA))
 def test_criteria_go_by_name_or_as_they_are(name):
     made = Options(criterion=name, seed=3).make_criterion()
-    assert made == CRITERIA[name](3)
+    assert made == CRITERIA[name](Settings(seed=3))
     assert Options(criterion=made).make_criterion() is made
 
 

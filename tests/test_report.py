@@ -18,6 +18,7 @@ from onnxprune.report import (
     Price,
     Report,
     SectionReport,
+    Spectrum,
 )
 from onnxprune.target import Target
 from onnxprune.verdict import Check
@@ -41,6 +42,7 @@ REPORT = Report(
         Check(Target("drop", 0.01), 0.01, 0.0125, 0.0),
     ],
     metric=MetricReport("judge.py:accuracy", 0.91, 0.8975),
+    share=0.125,
     sections=[SectionReport("add1", ("conv3", "relu3", "conv4"), ("conv3",), 0.125, 0.03)],
     groups=[
         GroupReport(
@@ -49,6 +51,7 @@ REPORT = Report(
             [0, 2, 3],
             [Price(2, 0.2, 0.05), Price(3, 0.01, 0.002), Price(4, 0.0, 0.0)],
             {"conv2": (0.03, "slice")},
+            Spectrum([1.0, 0.5, 0.25, 0.0], [1.5, 0.25, 0.0, 0.0]),
             residual=0.4,
         ),
         GroupReport(
@@ -57,6 +60,7 @@ REPORT = Report(
             list(range(8)),
             [Price(8, 0.0, None)],
             {"fc": (None, "least squares")},
+            Spectrum([0.5] * 8, [1.0] * 4 + [0.0] * 4),
         ),
     ],
     frozen=[FrozenReport("fc", 10, 10, "graph output 'logits'", 0.25)],

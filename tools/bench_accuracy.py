@@ -30,7 +30,7 @@ from onnxprune.calibration import split
 from onnxprune.canonical import canonicalise
 from onnxprune.choice import Chooser, allocate
 from onnxprune.cost import cost_model, parameter_count
-from onnxprune.criteria import CRITERIA
+from onnxprune.criteria import CRITERIA, Settings
 from onnxprune.executor import InProcess
 from onnxprune.groups import find_groups
 from onnxprune.inputs import open_samples
@@ -149,7 +149,7 @@ class Bench:
         network = find_groups(canonical)
         groups = prunable_groups(network, self.options)
         options = replace(self.options, criterion="random")
-        scope = Scope.of(network, groups, options.align)
+        scope = Scope.of(network, groups, options.composition.align)
         self.study = study(canonical, scope, calibration, parts, options, self.executor)
         self.cost = cost_model(network, canonical, {"input": (1, *self.test.shape[1:])})
         self.fit, self.tune = (
@@ -158,7 +158,8 @@ class Bench:
 
     def rank(self, criterion: str, seed: int | None = None) -> Study:
         """The study with this criterion's rankings."""
-        made = CRITERIA[criterion](self.options.seed if seed is None else seed)
+        given = Settings(self.options.seed if seed is None else seed, order="pivoted")
+        made = CRITERIA[criterion](given)
         known = self.study
         rankings = rank(known.network, known.groups, known.layers, made)
         return replace(known, rankings=rankings)

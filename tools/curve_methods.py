@@ -1,7 +1,6 @@
 """The methods that ``bench_curves.py`` compares, each as a function of the MACs to be kept.
 
-Those of this package are its own methods by name; all but the default may keep any number of
-channels (``align=1``), since one ratio for all groups would meet few fractions otherwise.
+Those of this package are its own methods by name.
 *Repaired* methods end as the published codes of folding and GRAIL do: every convolution's outputs
 get the original's means and variances back. Peers take a ratio of channels, which is searched until
 the MACs come closest. None fine-tunes.
@@ -21,7 +20,6 @@ from bench_peers import batches_of, quiet
 from macs import layer_macs
 
 from onnxprune import Options, Pruner, Target
-from onnxprune.alignment import Align
 from onnxprune.arrays import Feed
 from onnxprune.canonical import canonicalise
 from onnxprune.errors import OnnxPruneError
@@ -60,8 +58,7 @@ class Own:
     """
 
     def __init__(self, method: str, model: onnx.ModelProto, samples: Feed, seed: int) -> None:
-        align: Align = Options().align if method == Options().method else 1
-        options = Options(method=method, seed=seed, latency=False, align=align)
+        options = Options(method=method, seed=seed, latency=False)
         self._model = model
         (self._images,) = samples.values()
         self._pruner = Pruner(model, samples, options)

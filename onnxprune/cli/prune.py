@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import get_args
 
 from onnxprune import api
 from onnxprune.allocation import ALLOCATIONS
@@ -14,6 +15,8 @@ from onnxprune.calibration import IMAGENET, Preprocessing
 from onnxprune.cli import arguments
 from onnxprune.cli.places import check_places
 from onnxprune.criteria import CRITERIA
+from onnxprune.criteria.orders import ORDERS
+from onnxprune.criteria.protocol import Moments
 from onnxprune.errors import CalibrationError, OnnxPruneError
 from onnxprune.methods import METHODS
 from onnxprune.options import Options
@@ -26,6 +29,7 @@ examples:
   onnxprune in.onnx out.onnx --calib samples.npz --target latency=0.6 --target error=0.1
   onnxprune in.onnx out.onnx --calib samples.npz --target drop=1% --eval judge.py:accuracy
   onnxprune in.onnx out.onnx --calib feeds.py:samples --exclude head --report report.json
+  onnxprune in.onnx out.onnx --calib samples.npz --method snp --cutoff 0.05
   onnxprune apply in.onnx plan.json again.onnx --weights plan.npz
   onnxprune inspect in.onnx
   onnxprune ops
@@ -93,16 +97,43 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--allocation", choices=sorted(ALLOCATIONS))
     how.add_argument("--no-recovery", action="store_true", help="slice weights, do not refit them")
     how.add_argument(
-        "--no-sequential",
-        action="store_true",
-        help="refit each layer by itself, not in order on what the pruned network feeds it",
+        "--sequential",
+        action=argparse.BooleanOptionalAction,
+        help="refit layers in order, each on what the pruned network feeds it, or each by itself "
+        "(default: what the method does)",
+    )
+    how.add_argument(
+        "--order",
+        choices=list(ORDERS),
+        default=defaults.order,
+        help="which channels come first for the criterion snp (default: %(default)s)",
+    )
+    how.add_argument(
+        "--cutoff",
+        metavar="P",
+        type=float,
+        help="for snp, in place of --target: the share of the cumulative variance below which "
+        "channels are cut",
+    )
+    how.add_argument(
+        "--information",
+        metavar="TAU",
+        type=float,
+        help="for squeeze, in place of --target: as many channels stay as principal components "
+        "carry this share of the variance",
+    )
+    how.add_argument(
+        "--moments",
+        choices=get_args(Moments),
+        default=defaults.moments,
+        help="what squeeze takes components and correlations of (default: %(default)s)",
     )
     how.add_argument(
         "--align",
         metavar="auto|N",
         type=arguments.align,
-        default=defaults.align,
-        help="keep multiples of N channels; auto stays in onnxruntime's fast layout (default)",
+        help="keep multiples of N channels; auto stays in onnxruntime's fast layout (default: what "
+        "the method does: auto, or 1 for other methods than onnxprune)",
     )
     how.add_argument("--include", metavar="REGEX", help="cut only groups of matching names")
     how.add_argument("--exclude", metavar="REGEX", help="leave groups of matching names whole")
@@ -178,6 +209,7 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     try:
         targets = [Target.parse(text) for text in given.target]
         settings = options(given)
+        settings.require_choice(targets)
         if any(target.kind == "drop" for target in targets) and not (given.eval or given.labels):
             raise ValueError("--target drop needs --eval or --labels, which measure it")
     except (ValueError, CalibrationError) as error:
@@ -200,7 +232,11 @@ def options(given: argparse.Namespace) -> Options:
         criterion=given.criterion,
         allocation=given.allocation,
         recovery=not given.no_recovery,
-        sequential=not given.no_sequential,
+        sequential=given.sequential,
+        order=given.order,
+        moments=given.moments,
+        cutoff=given.cutoff,
+        information=given.information,
         align=given.align,
         include=given.include,
         exclude=given.exclude,

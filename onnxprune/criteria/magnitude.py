@@ -58,12 +58,41 @@ def norms(rows: Matrix, power: int) -> Vector:
     return norm
 
 
+def magnitudes(problem: GroupProblem, power: int) -> Vector:
+    """The norm of the weights that produce each unit, shape (units,).
+
+    Normalised per producer to mean 1 and summed over producers; where no producer is known, the
+    same of the weights that consume it.
+
+    Args:
+        problem: the group.
+        power: 1 or 2, the norm.
+    """
+    scores = np.zeros(len(problem.channels))
+    for weight in problem.producer_weights:
+        scores += with_mean_one(norms(weight, power))
+    if not problem.producer_weights:
+        for layer in problem.consumers:
+            per_feature = np.sum(np.abs(layer.weight[:, :-1]) ** power, axis=0)
+            scores += with_mean_one(per_unit(per_feature, layer, problem) ** (1 / power))
+    return scores
+
+
+def variances(problem: GroupProblem) -> Vector:
+    """The mean variance of each unit's features, shape (units,).
+
+    Normalised per consumer to mean 1 and summed over consumers.
+    """
+    scores = np.zeros(len(problem.channels))
+    for layer in problem.consumers:
+        variance = standardise(layer.gram).scale ** 2
+        scores += with_mean_one(per_unit(variance, layer, problem))
+    return scores
+
+
 @dataclass(frozen=True)
 class Magnitude:
     """Keeps the units with the largest weights (Li et al., arXiv 1608.08710, for power 1).
-
-    The norm of the weights that produce a unit, normalised per producer to mean 1 and summed over
-    producers; where no producer is known, the same of the weights that consume it.
 
     Attributes:
         power: 1 or 2, the norm.
@@ -73,31 +102,16 @@ class Magnitude:
 
     def rank(self, problem: GroupProblem) -> Ranking:
         """Ranks by the norm of the weights."""
-        scores = np.zeros(len(problem.channels))
-        for weight in problem.producer_weights:
-            scores += with_mean_one(norms(weight, self.power))
-        if not problem.producer_weights:
-            for layer in problem.consumers:
-                per_feature = np.sum(np.abs(layer.weight[:, :-1]) ** self.power, axis=0)
-                total = per_unit(per_feature, layer, problem) ** (1 / self.power)
-                scores += with_mean_one(total)
-        return rank_by_score(problem, scores)
+        return rank_by_score(problem, magnitudes(problem, self.power))
 
 
 @dataclass(frozen=True)
 class Variance:
-    """Keeps the units that vary most: the mean variance of a unit's features.
-
-    Normalised per consumer to mean 1 and summed over consumers.
-    """
+    """Keeps the units that vary most."""
 
     def rank(self, problem: GroupProblem) -> Ranking:
         """Ranks by the centred variance of the activations."""
-        scores = np.zeros(len(problem.channels))
-        for layer in problem.consumers:
-            variance = standardise(layer.gram).scale ** 2
-            scores += with_mean_one(per_unit(variance, layer, problem))
-        return rank_by_score(problem, scores)
+        return rank_by_score(problem, variances(problem))
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from onnxprune.plan import GroupProblem, Ranking
+
+Moments = Literal["covariance", "correlation"]
+"""Second moments of the channels as they are, or scaled to variance 1."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run may say about its criterion.
+
+    Attributes:
+        seed: of random choices.
+        order: in ``ORDERS``, for ``snp``.
+        moments: what ``squeeze`` looks at.
+    """
+
+    seed: int = 0
+    order: str = "zca"
+    moments: Moments = "covariance"
 
 
 class Criterion(Protocol):
