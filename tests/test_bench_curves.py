@@ -90,7 +90,7 @@ def test_only_what_is_missing_is_measured(
 
 def test_filters_choose_jobs() -> None:
     jobs = list(bench_curves.curves())
-    assert len(jobs) == len(set(jobs)) == 7 * 5 * (3 + 11)
+    assert len(jobs) == len(set(jobs)) == 7 * 5 * (3 + 13)
     assert missing(jobs, [Row(job) for job in jobs[5:]]) == jobs[:5]
     both = [*bench_curves.sizes(), *bench_curves.shifts()]
     assert JOB in both
