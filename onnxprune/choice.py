@@ -241,7 +241,7 @@ def unexplained_of(study: Study, options: Options) -> dict[str, Vector]:
         if allocation == "cumvar":
             found[group.name] = behind(pivots(problem, study.rankings[group.name].order))
         else:
-            found[group.name] = behind(components(problem, options.moments))
+            found[group.name] = behind(components(problem, options.settings.moments))
     return found
 
 

@@ -19,6 +19,14 @@ from onnxprune.metric import Labels, UserMetric
 from onnxprune.recovery import Recovery
 from onnxprune.runtime import Provider
 
+_READERS = {
+    "order": ("snp",),
+    "moments": ("squeeze", "information"),
+    "cutoff": ("cumvar",),
+    "information": ("information",),
+}
+"""Setting -> the criteria and allocations that look at it."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -31,9 +39,10 @@ class Options:
         recovery: whether consumers are recovered; without, they are only sliced.
         sequential: whether consumers are recovered in order, each on the pruned network's inputs;
             None for what the method does.
-        order: which channels come first for the criterion "snp", a name in ``ORDERS``.
+        order: which channels come first for the criterion "snp", a name in ``ORDERS``; None for
+            the paper's.
         moments: what the criterion and the allocation of "squeeze" look at, "covariance" or
-            "correlation".
+            "correlation"; None for the former.
         cutoff: for the allocation "cumvar", in place of targets: channels go whose share of what
             is left unexplained is below it.
         information: for the allocation "information", in place of targets: the share of the
@@ -70,8 +79,8 @@ class Options:
     allocation: str | None = None
     recovery: bool = True
     sequential: bool | None = None
-    order: str = Settings.order
-    moments: Moments = Settings.moments
+    order: str | None = None
+    moments: Moments | None = None
     cutoff: float | None = None
     information: float | None = None
     align: Align | None = None
@@ -97,7 +106,7 @@ class Options:
         _check_name("allocation", self.allocation, ALLOCATIONS)
         _check_name("order", self.order, ORDERS)
         _check_name("moments", self.moments, dict.fromkeys(get_args(Moments)))
-        self._check_level()
+        self._check_parts()
         if self.provider not in get_args(Provider):
             known = ", ".join(get_args(Provider))
             raise ValueError(f"unknown provider '{self.provider}'; known: {known}")
@@ -116,18 +125,18 @@ class Options:
         _check_pattern(self.include)
         _check_pattern(self.exclude)
 
-    def _check_level(self) -> None:
-        """A share that fixes all counts belongs to one allocation."""
-        for name, allocation in (("cutoff", "cumvar"), ("information", "information")):
+    def _check_parts(self) -> None:
+        """What only some parts of a method look at is given with one of them."""
+        for name in ("cutoff", "information"):
             share = getattr(self, name)
-            if share is None:
-                continue
-            if not 0 <= share <= 1:
+            if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"{name} is a share, from 0 to 1, not {share:g}")
-            if self.composition.allocation != allocation:
+        parts = {self.composition.criterion, self.composition.allocation}
+        for name, readers in _READERS.items():
+            if getattr(self, name) is not None and parts.isdisjoint(readers):
                 raise ValueError(
-                    f"{name} belongs to the allocation {allocation}, not to "
-                    f"{self.composition.allocation}; choose it, or a method that has it"
+                    f"{name} is for {' and '.join(readers)}, which this run does not use; choose "
+                    "a method or a part that does"
                 )
 
     def require_choice(self, targets: Sequence[object]) -> None:
@@ -170,11 +179,16 @@ class Options:
             align=method.align if self.align is None else self.align,
         )
 
+    @property
+    def settings(self) -> Settings:
+        """What the criterion is told."""
+        order, moments = self.order or Settings.order, self.moments or Settings.moments
+        return Settings(self.seed, order, moments)
+
     def make_criterion(self) -> Criterion:
         """The criterion itself."""
         if self.criterion is None or isinstance(self.criterion, str):
-            settings = Settings(self.seed, self.order, self.moments)
-            return CRITERIA[self.composition.criterion](settings)
+            return CRITERIA[self.composition.criterion](self.settings)
         return self.criterion
 
     def make_recovery(self) -> Recovery:

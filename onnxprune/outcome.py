@@ -134,8 +134,8 @@ def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
         "allocation": method.allocation,
         "recovery": method.recovery,
         "sequential": method.sequential,
-        "order": options.order,
-        "moments": options.moments,
+        "order": options.settings.order,
+        "moments": options.settings.moments,
         "cutoff": options.cutoff,
         "information": options.information,
         "align": method.align,
@@ -183,7 +183,7 @@ def _group_report(outcome: Outcome, group: ChannelGroup, options: Options) -> Gr
     problem = group_problem(group, study.network, study.layers)
     spectrum = Spectrum(
         pivots(problem, study.rankings[name].order).tolist(),
-        components(problem, options.moments).tolist(),
+        components(problem, options.settings.moments).tolist(),
     )
     return GroupReport(
         name=name,

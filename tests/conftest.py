@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+# matrices are small here: threads that wait for each other take several times as long
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 

@@ -342,8 +342,13 @@ def test_one_way_to_say_how_much() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cutoff": 0.1}, "cutoff belongs to the allocation cumvar, not to sensitivity"),
-        ({"method": "snp", "information": 0.9}, "belongs to the allocation information"),
+        (
+            {"cutoff": 0.1},
+            "cutoff is for cumvar, which this run does not use",
+        ),
+        ({"order": "saw"}, "order is for snp"),
+        ({"moments": "correlation", "method": "snp"}, "moments is for squeeze and information"),
+        ({"method": "snp", "information": 0.9}, "information is for information"),
         ({"method": "snp", "cutoff": 1.5}, r"cutoff is a share, from 0 to 1, not 1\.5"),
         ({"method": "squeeze", "information": -1}, "information is a share"),
         ({"method": "snp", "order": "best"}, "unknown order 'best'; known: zca, saw"),

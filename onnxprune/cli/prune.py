@@ -14,7 +14,7 @@ from onnxprune.allocation import ALLOCATIONS
 from onnxprune.calibration import IMAGENET, Preprocessing
 from onnxprune.cli import arguments
 from onnxprune.cli.places import check_places
-from onnxprune.criteria import CRITERIA
+from onnxprune.criteria import CRITERIA, Settings
 from onnxprune.criteria.orders import ORDERS
 from onnxprune.criteria.protocol import Moments
 from onnxprune.errors import CalibrationError, OnnxPruneError
@@ -105,8 +105,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--order",
         choices=list(ORDERS),
-        default=defaults.order,
-        help="which channels come first for the criterion snp (default: %(default)s)",
+        help=f"which channels come first for the criterion snp (default: {Settings.order})",
     )
     how.add_argument(
         "--cutoff",
@@ -125,8 +124,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--moments",
         choices=get_args(Moments),
-        default=defaults.moments,
-        help="what squeeze takes components and correlations of (default: %(default)s)",
+        help=f"what squeeze takes components and correlations of (default: {Settings.moments})",
     )
     how.add_argument(
         "--align",
