@@ -330,6 +330,9 @@ def test_a_target_finds_the_share_that_would_have_met_it() -> None:
         again = pruner("plain", method=method, **{name: float(level)}).prune()
         assert again.plan == found.plan
         assert again.report.share == share
+        if name == "cutoff":  # what has exactly the cut-off is not below it
+            fewer = pruner("plain", method=method, cutoff=share).prune()
+            assert fewer.report.after.params > found.report.after.params
 
 
 def test_one_way_to_say_how_much() -> None:
