@@ -13,9 +13,6 @@ from onnxprune.target import Target
 SLACK = 1e-9
 """A hair: counts are whole numbers and fractions are not."""
 
-NAMES = {"ratio": "kept channels (1 - ratio)", "size": "file size", "latency": "latency in ms"}
-"""What a message calls a cost, where not as its target."""
-
 
 @dataclass(frozen=True)
 class FileSizes:
@@ -70,8 +67,8 @@ def bounds_of(
     for target in targets:
         costs, full = priced(target.kind)
         limit = target.limit(full) * (1 + SLACK)
-        name, steps = NAMES.get(target.kind, target.kind), target.kind == "latency"
-        bounds.append(Bound(name, costs, limit, full, multilinear=not steps))
+        steps = target.kind == "latency"
+        bounds.append(Bound(target.kind, costs, limit, full, multilinear=not steps))
     return bounds
 
 

@@ -15,12 +15,13 @@ import numpy as np
 
 from onnxprune.arrays import Array, IndexArray, Matrix, Vector
 from onnxprune.errors import TargetError
+from onnxprune.target import spelled
 
 Costs = Callable[[Array], Array]
 """Counts of shape (..., groups) -> cost of shape (...)."""
 
-WHOLE = 1000
-"""From here on costs are written as whole numbers."""
+WORDS = {"ratio": "kept channels (1 - ratio)", "size": "file size"}
+"""What a message calls a cost, where not as its target."""
 
 NAMED = 5
 """How many groups a message about an unreachable target names."""
@@ -54,7 +55,7 @@ class Bound:
     """One target: the cost of the pruned network must not exceed ``limit``.
 
     Attributes:
-        name: what is bounded, for messages.
+        kind: what is bounded, as a target calls it.
         cost: the cost as a function of all groups' counts.
         limit: the largest cost allowed.
         full: the cost of the unpruned network.
@@ -62,7 +63,7 @@ class Bound:
             cost is evaluated at every count of every group.
     """
 
-    name: str
+    kind: str
     cost: Costs
     limit: float
     full: float
@@ -176,13 +177,8 @@ def _unreachable(
         else "No channel group has a part in it."
     )
     return (
-        f"the target {bound.name} = {bound.limit / bound.scale:.4g} of the original "
-        f"({_amount(bound.limit)}) cannot be reached: the smallest reachable value is "
-        f"{least / bound.scale:.4g} ({_amount(least)}). {reason} "
+        f"the target {WORDS.get(bound.kind, bound.kind)} = {bound.limit / bound.scale:.4g} of the "
+        f"original ({spelled(bound.kind, bound.limit)}) cannot be reached: the smallest reachable "
+        f"value is {least / bound.scale:.4g} ({spelled(bound.kind, least)}). {reason} "
         "Exclude fewer groups, lower the alignment, or choose a looser target."
     )
-
-
-def _amount(cost: float) -> str:
-    """A cost in whole units, if they say enough; milliseconds have fractions."""
-    return f"{cost:,.0f}" if cost >= WHOLE or cost == int(cost) else f"{cost:.4g}"

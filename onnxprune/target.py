@@ -120,6 +120,13 @@ class Target:
         return f"{self.kind}={self.value:.12g}{self.unit}"
 
 
+def spelled(kind: str, value: float) -> str:
+    """An amount of a cost with its unit: bytes for a size, milliseconds for a latency."""
+    if kind == "size":
+        return spelled_bytes(float(round(value)))
+    return f"{value:.3f} ms" if kind == "latency" else f"{value:,.0f}"
+
+
 def spelled_bytes(count: float) -> str:
     """A number of bytes with a decimal unit."""
     worth, unit = next(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onnxprune.target import Target, spelled_bytes
+from onnxprune.target import Target, spelled
 
 TOLERANCE = 0.03
 """Relative to what was asked: a model that misses a target by more is not written."""
@@ -71,9 +71,7 @@ class Check:
             return f"{value:.4g}"
         if self.target.value <= 1 and not self.target.unit:
             return f"{value / (self.full or 1.0):.1%}"
-        if kind == "size":
-            return spelled_bytes(float(round(value)))
-        return f"{value:.3f} ms" if kind == "latency" else f"{value:,.0f}"
+        return spelled(kind, value)
 
 
 def table(checks: Sequence[Check]) -> list[str]:

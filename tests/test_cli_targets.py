@@ -127,8 +127,8 @@ def test_a_time_is_held_in_turns_with_the_original(folder, capsys):
     ("words", "part"),
     [
         (("macs=0.2", "error=0.001"), "while macs=0.2 held"),
-        (("size=1kB",), "file size = 0.003299 of the original (1,000) cannot be reached"),
-        (("latency=1us",), "cannot be reached: the smallest reachable value is"),
+        (("size=1kB",), "file size = 0.003299 of the original (1kB) cannot be reached"),
+        (("latency=1us",), "(0.001 ms) cannot be reached: the smallest reachable value is"),
         (("error=1e-12",), "error=1e-12"),
         (("drop=0", "--labels", "some.npy"), "some.npy: not a readable .npy file of labels"),
         (("drop=1%", "--labels", "labels.npy"), "300 labels for 60 calibration samples"),

@@ -43,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
     """The words and flags of the command."""
     parser = argparse.ArgumentParser(
         prog="onnxprune",
+        usage="onnxprune IN OUT --calib DATA [--target KEY=VALUE ...] [options]\n"
+        "       onnxprune --help",
         description="Make a trained ONNX model smaller and dense, without fine-tuning.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
