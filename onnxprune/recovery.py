@@ -15,13 +15,20 @@ Gram matrices of other images (derived here).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from onnxprune.arrays import IndexArray, Matrix, Vector
-from onnxprune.linalg import DEAD_VARIANCE, factor, reciprocal, solve_right, try_factor
+from onnxprune.linalg import (
+    DEAD_VARIANCE,
+    factor,
+    reciprocal,
+    solve_right,
+    standardise,
+    try_factor,
+)
 from onnxprune.normal_equations import Equations, equations, features_of, pooled
 from onnxprune.plan import LayerProblem
 from onnxprune.yardstick import fit_yardstick, tune_yardstick
@@ -35,6 +42,9 @@ FIRST_RIDGE = RIDGES.index(1e-3)
 MIX_RIDGE = 1e-6
 """Relative ridge of the channel mix."""
 
+CAUTIOUS = 1e-1
+"""Relative ridge of a step from a solution that no ridge could better."""
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -47,6 +57,7 @@ class Solution:
             Where the weights are solved on all rows in the end, that of the weights before.
         tune_error: the same on ``tune_gram``.
         label: what was chosen, for reports.
+        ridge: what was chosen of ridges; None for none.
     """
 
     weight: Matrix
@@ -54,6 +65,7 @@ class Solution:
     error: float | None
     tune_error: float | None
     label: str
+    ridge: float | None = None
 
 
 class Recovery(Protocol):
@@ -167,10 +179,15 @@ class LeastSquares:
         ridges: rising ridges relative to each feature's variance, at least one.
         first: where among them the search starts: both priors are tried there, and the better
             one is followed to smaller ridges, else to larger ones, while the error falls.
+        sweeps: steps towards targets that only count where the activation does, refitted in order
+            (see ``rectified``).
+        stride: the length of such a step, 1 for the least-squares solution; below 2.
     """
 
     ridges: tuple[float, ...] = RIDGES
     first: int = FIRST_RIDGE
+    sweeps: int = 2
+    stride: float = 1.5
 
     def solve(self, problem: LayerProblem, keep: IndexArray) -> Solution:
         """Recovers the consumer; keeping all entries returns its weights, unless targets differ."""
@@ -200,7 +217,27 @@ class LeastSquares:
             lower = factor(system.moments.correlation, best.ridge)
             step = solve_right(lower, system.residual(best.prior))
             weight = best.prior + step * system.moments.inverse_scale
-        return Solution(weight, system.bias(weight), error, best.tune_error, best.label)
+        bias = system.bias(weight)
+        return Solution(weight, bias, error, best.tune_error, best.label, best.ridge)
+
+    def rectified(self, problem: LayerProblem, solution: Solution, misses: Matrix) -> Solution:
+        """One step of a solution towards what it misses.
+
+        Args:
+            problem: the consumer, whose entries are all kept.
+            solution: its solution.
+            misses: E[e x^T] of what it misses, shape (outputs, features + 1), the constant last.
+        """
+        moments = standardise(pooled(problem).gram)
+        lower = factor(moments.correlation, solution.ridge or CAUTIOUS)
+        covariance = misses[:, :-1] - np.outer(misses[:, -1], moments.mean)
+        step = solve_right(lower, covariance * moments.inverse_scale) * moments.inverse_scale
+        shift = misses[:, -1] - step @ moments.mean
+        return replace(
+            solution,
+            weight=solution.weight + self.stride * step,
+            bias=solution.bias + self.stride * shift,
+        )
 
     def _ridge_search(
         self, system: Equations, priors: list[Trial], trial: MakeTrial

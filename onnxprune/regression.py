@@ -21,8 +21,10 @@ from onnxprune.host_gram import feature_rows
 from onnxprune.linear_map import FeatureSpec
 from onnxprune.plan import LayerProblem, Targets
 from onnxprune.problems import ConsumerView
+from onnxprune.rectified import Misses, missed
 from onnxprune.sampling import GramRequest, window_extents
 from onnxprune.scores import about_zero
+from onnxprune.stages import Interval
 
 
 @dataclass
@@ -150,10 +152,33 @@ class Regression:
             y: the targets, shape (parts, rows, outputs).
             uniforms: the shard's numbers.
         """
-        axis = request.spec.axis
-        kept_x = np.take(pruned_x, self.entries, axis=axis)
-        narrow = replace(request, extent=kept_x.shape[axis])
-        return Moments.of(feature_rows(narrow, kept_x, uniforms).astype(np.float32), y)
+        return Moments.of(self._kept_rows(request, pruned_x, uniforms), y)
+
+    def misses(
+        self,
+        request: GramRequest,
+        pruned_x: Array,
+        y: Array,
+        added: Array | float,
+        solved: tuple[Array, Array],
+        active: Interval,
+        uniforms: NDArray[np.float32],
+    ) -> Misses:
+        """How weights miss the targets of one batch, as far as it matters (see ``rectified``).
+
+        Args:
+            request: which rows of x.
+            pruned_x: what the consumer reads in the pruned network, at full size.
+            y: the targets, shape (parts, rows, outputs).
+            added: what the pruned network adds to the output, of the same shape; 0 for nothing.
+            solved: weights of shape (parts, outputs, kept features), biases (parts, outputs).
+            active: where the activation of the sum is not constant.
+            uniforms: the shard's numbers.
+        """
+        x = self._kept_rows(request, pruned_x, uniforms)
+        weight, bias = solved
+        made = x @ weight.transpose(0, 2, 1) + bias[:, None] + added
+        return Misses.of(x, missed(y + added, made, active))
 
     def missing_rows(
         self, request: GramRequest, missing: Array, uniforms: NDArray[np.float32]
@@ -193,6 +218,15 @@ class Regression:
             )
             for part, keep in enumerate(self.keep)
         ]
+
+    def _kept_rows(
+        self, request: GramRequest, pruned_x: Array, uniforms: NDArray[np.float32]
+    ) -> Array:
+        """The kept features of one batch, shape (parts, rows, kept features)."""
+        axis = request.spec.axis
+        kept_x = np.take(pruned_x, self.entries, axis=axis)
+        narrow = replace(request, extent=kept_x.shape[axis])
+        return feature_rows(narrow, kept_x, uniforms).astype(np.float32)
 
     @property
     def _about_zero(self) -> bool:

@@ -22,15 +22,16 @@ from onnxprune.comparison import OutputDistance
 from onnxprune.executor import Executor
 from onnxprune.extract import known_shapes
 from onnxprune.full_size import FullSize
-from onnxprune.plan import Weights
+from onnxprune.plan import LayerProblem, Weights
 from onnxprune.problems import ConsumerView, consumer_views
-from onnxprune.recovery import Recovery, Solution
+from onnxprune.recovery import LeastSquares, Recovery, Solution
+from onnxprune.rectified import Misses
 from onnxprune.refit import Prior, as_it_is, padded
 from onnxprune.regression import Regression
 from onnxprune.runtime import Provider
 from onnxprune.sampling import request_for
-from onnxprune.side_by_side import Key, SideBySide
-from onnxprune.stage_rows import FIT, StageRows, Sums
+from onnxprune.side_by_side import Frontier, Key, SideBySide
+from onnxprune.stage_rows import FIT, Reader, StageRows, Sums, add_misses
 from onnxprune.stages import Stage, downstream, stages_of
 from onnxprune.study import Batches, Study
 from onnxprune.tensor_store import TensorStore
@@ -38,6 +39,9 @@ from onnxprune.variant_distances import VariantDistances
 
 ROWS_PER_FEATURE = 100
 """Rows wanted for each kept feature: only half as many features or fewer are left by now."""
+
+Solved = tuple[list[LayerProblem], list[Solution]]
+"""The parts of a consumer as they were to be solved, and as they are."""
 
 logger = logging.getLogger(__name__)
 
@@ -115,19 +119,55 @@ def refit_in_order(
             sums: Sums = {}
             label = f"refitting, stage {number + 1} of {len(stages)}"
             sums = networks.advance(rows.of_batch, rows.add, sums, label=label)
+            solved: dict[Reader, Solved] = {}
             for (variant, name), moments in sums.items():
                 if not all(part.finite for part in moments):
                     logger.warning("%s is not refitted: its input is infinite or no number", name)
                     continue
                 problems = rows.regressions[variant, name].problems(moments[FIT], moments[-1])
                 assert recovery is not None
-                solved = [recovery.solve(p, np.arange(len(p.channels))) for p in problems]
-                networks.change(variant, plans[variant].take(views[name], solved, full))
+                found = [recovery.solve(p, np.arange(len(p.channels))) for p in problems]
+                solved[variant, name] = problems, found
+            if isinstance(recovery, LeastSquares):
+                for _ in range(recovery.sweeps):
+                    _rectify(solved, rows, networks, recovery, label)
+            for (variant, name), (_, solutions) in solved.items():
+                networks.change(variant, plans[variant].take(views[name], solutions, full))
         networks.advance(compared.of_batch, compared.add, None, label="comparing outputs")
     return [
         Refitted(Weights(plan.weights), plan.solutions, compared.distances(variant))
         for variant, plan in enumerate(plans)
     ]
+
+
+def _rectify(
+    solved: dict[Reader, Solved],
+    rows: StageRows,
+    networks: SideBySide,
+    recovery: LeastSquares,
+    label: str,
+) -> None:
+    """Moves the solutions of a stage towards targets that count where the activation does."""
+    weights = {
+        reader: (
+            np.stack([s.weight for s in solutions]).astype(np.float32),
+            np.stack([s.bias for s in solutions]).astype(np.float32),
+        )
+        for reader, (_, solutions) in solved.items()
+        if rows.rectifiable(reader)
+    }
+    if not weights:
+        return
+
+    def task(batch: int, frontier: Frontier) -> dict[Reader, Misses]:
+        return rows.misses_of_batch(batch, frontier, weights)
+
+    total: dict[Reader, Misses] = {}
+    total = networks.again(task, add_misses, total, label=label)
+    for reader, misses in total.items():
+        problems, solutions = solved[reader]
+        parts = zip(problems, solutions, misses.mean, strict=True)
+        solved[reader] = problems, [recovery.rectified(p, s, own) for p, s, own in parts]
 
 
 @dataclass

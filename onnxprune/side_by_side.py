@@ -136,6 +136,22 @@ class SideBySide:
             visit, frontiers, collect, initial, label=label, count=count
         )
 
+    def again(
+        self,
+        task: Callable[[int, Frontier], Partial],
+        merge: Callable[[Total, Partial], Total],
+        initial: Total,
+        *,
+        label: str = "",
+    ) -> Total:
+        """Look once more at every batch at the last cut; see ``advance``."""
+        frontiers, count = self._frontiers()
+
+        def visit(number: int, held: Held) -> Partial:
+            return task(number, Frontier(held))
+
+        return self._executor.map_reduce(visit, frontiers, merge, initial, label=label, count=count)
+
     def _frontiers(self) -> tuple[Iterator[Held], int | None]:
         """What is held of every batch at the last cut, and how many batches there are."""
         if self._next:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.arrays import Array
+from onnxprune.rectified import Misses
 from onnxprune.regression import Moments, Regression
 from onnxprune.sampling import GramRequest, draw_uniforms
 from onnxprune.side_by_side import Frontier
@@ -19,6 +20,21 @@ Reader = tuple[int, str]
 """The number of a variant, and the name of a consumer in it."""
 Sums = dict[Reader, list[Moments]]
 """Moments on the samples to fit on and, where they are wanted, on those to tune on."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How a consumer sees one batch.
+
+    Attributes:
+        site: the consumer.
+        request: which rows are taken.
+        uniforms: the batch's numbers.
+    """
+
+    site: Site
+    request: GramRequest
+    uniforms: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -41,47 +57,98 @@ class StageRows:
 
     def of_batch(self, batch: int, frontier: Frontier) -> tuple[int, dict[Reader, Moments]]:
         """Which samples a batch belongs to, and its moments."""
-        which = FIT if batch < self.fit_batches else TUNE
-        shard = batch - which * self.fit_batches
+        which, looks = self._looks(batch)
         found = {}
-        for site in self.sites:
-            if which >= len(self.requests[site.name]):
-                continue
-            request = self.requests[site.name][which]
-            uniforms = draw_uniforms(self.seed + which, shard, request.points)
-            x = frontier.original(site.x)
-            readers = {v: r for (v, name), r in self.regressions.items() if name == site.name}
-            own: Array | None = None  # the same for all variants that make their own outputs
-            for variant, regression in readers.items():
-                if own is None or not regression.makes_own:
-                    y = regression.target_rows(request, x, uniforms)
-                    own = y if regression.makes_own else own
-                else:
-                    y = own
-                y = self._with_missing(y, variant, site, frontier, request, uniforms)
-                pruned = frontier.of(variant, site.x)
-                found[variant, site.name] = regression.moments(request, pruned, y, uniforms)
+        for look in looks:
+            for variant, y in self._targets(look, frontier):
+                pruned = frontier.of(variant, look.site.x)
+                regression = self.regressions[variant, look.site.name]
+                moments = regression.moments(look.request, pruned, y, look.uniforms)
+                found[variant, look.site.name] = moments
         return which, found
 
-    def _with_missing(
-        self,
-        y: Array,
-        variant: int,
-        site: Site,
-        frontier: Frontier,
-        request: GramRequest,
-        uniforms: NDArray[np.float32],
-    ) -> Array:
+    def misses_of_batch(
+        self, batch: int, frontier: Frontier, solved: Mapping[Reader, tuple[Array, Array]]
+    ) -> dict[Reader, Misses]:
+        """What the solutions of some consumers miss in a batch.
+
+        Args:
+            batch: its number.
+            frontier: the tensors at the cut.
+            solved: weights of shape (parts, outputs, kept features), biases (parts, outputs).
+        """
+        found = {}
+        for look in self._looks(batch)[1]:
+            site = look.site
+            if site.active is None or not any(name == site.name for _, name in solved):
+                continue
+            for variant, y in self._targets(look, frontier):
+                if (variant, site.name) not in solved:
+                    continue
+                found[variant, site.name] = self.regressions[variant, site.name].misses(
+                    look.request,
+                    frontier.of(variant, site.x),
+                    y,
+                    self._added(variant, look, frontier),
+                    solved[variant, site.name],
+                    site.active,
+                    look.uniforms,
+                )
+        return found
+
+    def rectifiable(self, reader: Reader) -> bool:
+        """Whether all that is added to what a consumer makes is known, and the activation of it."""
+        site = next(site for site in self.sites if site.name == reader[1])
+        return site.active is not None and self.regressions[reader].takes_missing
+
+    def _looks(self, batch: int) -> tuple[int, list[_Look]]:
+        """Which samples a batch belongs to, and how the sites see it."""
+        which = FIT if batch < self.fit_batches else TUNE
+        shard = batch - which * self.fit_batches
+        looks = []
+        for site in self.sites:
+            if which < len(self.requests[site.name]):
+                request = self.requests[site.name][which]
+                uniforms = draw_uniforms(self.seed + which, shard, request.points)
+                looks.append(_Look(site, request, uniforms))
+        return which, looks
+
+    def _targets(self, look: _Look, frontier: Frontier) -> Iterator[tuple[int, Array]]:
+        """The variants in which a site is solved, and its targets there."""
+        site = look.site
+        x = frontier.original(site.x)
+        readers = {v: r for (v, name), r in self.regressions.items() if name == site.name}
+        own: Array | None = None  # the same for all variants that make their own outputs
+        for variant, regression in readers.items():
+            if own is None or not regression.makes_own:
+                y = regression.target_rows(look.request, x, look.uniforms)
+                own = y if regression.makes_own else own
+            else:
+                y = own
+            yield variant, self._with_missing(y, variant, look, frontier)
+
+    def _with_missing(self, y: Array, variant: int, look: _Look, frontier: Frontier) -> Array:
         """Targets with what a variant lacks at the joins behind a consumer."""
-        regression = self.regressions[variant, site.name]
+        regression = self.regressions[variant, look.site.name]
         if not regression.takes_missing:
             return y
-        shape = regression.output_shape(request, frontier.original(site.x))
-        for skip in site.skips:
+        shape = regression.output_shape(look.request, frontier.original(look.site.x))
+        for skip in look.site.skips:
             if frontier.differs(variant, skip) and _fits(frontier.original(skip).shape, shape):
                 lacks = frontier.original(skip) - frontier.of(variant, skip)
-                y = y + regression.missing_rows(request, np.broadcast_to(lacks, shape), uniforms)
+                rows = np.broadcast_to(lacks, shape)
+                y = y + regression.missing_rows(look.request, rows, look.uniforms)
         return y
+
+    def _added(self, variant: int, look: _Look, frontier: Frontier) -> Array | float:
+        """What a variant adds at the joins behind a consumer, (parts, rows, outputs)."""
+        regression = self.regressions[variant, look.site.name]
+        shape = regression.output_shape(look.request, frontier.original(look.site.x))
+        total: Array | float = 0.0
+        for skip in look.site.skips:
+            rows = np.broadcast_to(frontier.of(variant, skip), shape)
+            total = total + regression.missing_rows(look.request, rows, look.uniforms)
+        return total
 
     @staticmethod
     def add(total: Sums, partial: tuple[int, dict[Reader, Moments]]) -> Sums:
@@ -94,6 +161,16 @@ class StageRows:
             else:
                 sums.append(moments)
         return total
+
+
+def add_misses(total: dict[Reader, Misses], found: dict[Reader, Misses]) -> dict[Reader, Misses]:
+    """Adds what was missed in a batch."""
+    for reader, misses in found.items():
+        if reader in total:
+            total[reader].add(misses)
+        else:
+            total[reader] = misses
+    return total
 
 
 def _fits(shape: tuple[int, ...], output: tuple[int, ...]) -> bool:

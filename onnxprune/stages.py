@@ -8,6 +8,7 @@ error it takes over.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ from onnxprune.network import Network
 from onnxprune.recurrent_map import RecurrentMap
 from onnxprune.segments import forbidden_cuts
 
+Interval = tuple[float, float]
+"""A lower and an upper end; infinite where there is none."""
+
 
 @dataclass(frozen=True)
 class Site:
@@ -30,12 +34,15 @@ class Site:
         place: the number of nodes before it.
         x: the tensor it reads.
         skips: tensors that are added to its output, computed before it.
+        active: where the activation of that sum is not constant, if it is somewhere; None where
+            nothing is known of it.
     """
 
     name: str
     place: int
     x: str
     skips: tuple[str, ...]
+    active: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -98,24 +105,58 @@ def _sites(model: onnx.ModelProto, network: Network, born: dict[str, int]) -> It
             continue
         if not network.channels(linear_map.x, linear_map.x_axis).size:
             continue
-        skips = [skip for skip in _added_to(linear_map, outside) if born.get(skip, -1) < place]
-        found.append(Site(name, place, linear_map.x.name, tuple(skips)))
+        behind = _Behind.of(linear_map, outside)
+        skips = [skip for skip in behind.added if born.get(skip, -1) < place]
+        active = behind.active if len(skips) == len(behind.added) else None
+        found.append(Site(name, place, linear_map.x.name, tuple(skips), active))
     yield from sorted(found, key=lambda site: site.place)
 
 
-def _added_to(linear_map: LinearMap, outside: set[int]) -> Iterator[str]:
-    """What is added to a map's output before anything else is done with it."""
-    if isinstance(linear_map, RecurrentMap):
-        return  # what its node makes is not what it makes
-    tensor = linear_map.y
-    while len(tensor.outputs) == 1 and id(tensor) not in outside:
-        (node,) = tensor.outputs
-        if node.op != "Add" or node.inputs[0] is node.inputs[1]:
-            return
-        other = node.inputs[1] if node.inputs[0] is tensor else node.inputs[0]
-        if not isinstance(other, gs.Constant):
-            yield str(other.name)
-        tensor = node.outputs[0]
+@dataclass(frozen=True)
+class _Behind:
+    """What is done with a map's output before anything else.
+
+    Attributes:
+        added: the tensors that are added to it.
+        active: see ``Site``.
+    """
+
+    added: tuple[str, ...] = ()
+    active: Interval | None = None
+
+    @classmethod
+    def of(cls, linear_map: LinearMap, outside: set[int]) -> _Behind:
+        """Follows sums as long as nobody else reads them."""
+        if isinstance(linear_map, RecurrentMap):
+            return cls()  # what its node makes is not what it makes
+        added: list[str] = []
+        shifted = False
+        tensor = linear_map.y
+        while len(tensor.outputs) == 1 and id(tensor) not in outside:
+            (node,) = tensor.outputs
+            if node.op != "Add" or node.inputs[0] is node.inputs[1]:
+                known = not shifted and node.inputs[0] is tensor
+                return cls(tuple(added), active_interval(node) if known else None)
+            other = node.inputs[1] if node.inputs[0] is tensor else node.inputs[0]
+            if isinstance(other, gs.Constant):
+                shifted = True
+            else:
+                added.append(str(other.name))
+            tensor = node.outputs[0]
+        return cls(tuple(added))
+
+
+def active_interval(node: gs.Node) -> Interval | None:
+    """Where an activation is not constant; None for any but Relu and Clip by constants."""
+    if node.op == "Relu":
+        return 0.0, math.inf
+    bounds = node.inputs[1:]
+    if node.op != "Clip" or not all(isinstance(b, gs.Constant) or b.is_empty() for b in bounds):
+        return None
+    limits = [None if b.is_empty() else float(b.values) for b in bounds] + [None, None]
+    low = -math.inf if limits[0] is None else limits[0]
+    high = math.inf if limits[1] is None else limits[1]
+    return (low, high) if low < high else None
 
 
 def downstream(model: onnx.ModelProto, changed: Iterable[str]) -> set[str]:
