@@ -53,12 +53,10 @@ def draw(report: SavedReport) -> Figure:
     few = len(report.groups) <= SIDE_BY_SIDE
     with style.context(list(STYLE)):
         figure = Figure(figsize=(12, 7 if few else 11), layout="constrained")
-        rows: list[list[Any]] = (
-            [BARS, LINES] if few else [*([name] * len(LINES) for name in BARS), LINES]
-        )
-        axes = figure.subplot_mosaic(
-            rows, height_ratios=[1] * (len(rows) - 1) + [1.2 if few else 1.8]
-        )
+        upper = [BARS] if few else [[name] * len(LINES) for name in BARS]
+        rows: list[Any] = [*upper, LINES]
+        heights = [*(1.0 for _ in upper), 1.2 if few else 1.8]
+        axes = figure.subplot_mosaic(rows, height_ratios=heights)
         labels = group_labels([group.name for group in report.groups], ROOM)
         colours = _colours(len(labels))
         for letter, (name, panel) in zip("abcdef", PANELS.items(), strict=True):

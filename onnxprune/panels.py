@@ -78,7 +78,7 @@ def _components(axes: Axes, report: SavedReport, _: Colormap) -> None:
         needed = [group.spectrum.needed(report.share) for group in report.groups]
         label = f"τ = {1 - report.share:.3g}"
         axes.plot(places, needed / sizes, "_", color=LINE, markersize=7, label=label)
-    _share_of_width(axes, "principal components, % of width")
+    _share_of_width(axes, "principal components for\nshare of variance, % of width")
 
 
 def _share_of_width(axes: Axes, label: str) -> None:

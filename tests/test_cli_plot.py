@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from command_line import QUICK, files, run, working_folder
+from command_line import files, run, working_folder
 from small_reports import report, without
 
 from onnxprune import figures
 from onnxprune.cli import main
+from onnxprune.saved_report import SavedReport
 
 STARTS = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF", "SVG": b"<?xml"}
 
@@ -37,10 +39,19 @@ def test_the_ending_says_the_format(folder, capsys, kind):
 
 
 def test_a_figure_of_a_real_run(tmp_path, monkeypatch):
+    """The components that the panel counts are the channels that squeeze keeps, or its floor."""
     working_folder(tmp_path, monkeypatch)
-    assert run(*QUICK, "-q", "--report", "report.json") == 0
+    words = ("--method", "squeeze", "--information", 0.99, "-q", "--report", "report.json")
+    assert run(*words) == 0
     assert main(["plot", "report.json", "figure.svg"]) == 0
     assert Path("figure.svg").read_bytes().startswith(b"<?xml")
+    saved = SavedReport.load("report.json")
+    panels = {axes.get_label(): axes for axes in figures.draw(saved).axes}
+    (ticks,) = panels["components"].get_lines()
+    floors = [group.curve[0].count / group.size for group in saved.groups]
+    kept = [float(bar.get_height()) for bar in panels["kept"].patches]
+    assert kept == np.maximum(ticks.get_ydata(), floors).tolist()
+    assert kept != floors
 
 
 @pytest.mark.parametrize("out", ["figure.jpg", "figure", "figure.svg.json", "report.json"])
