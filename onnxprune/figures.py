@@ -137,7 +137,8 @@ def _title(report: SavedReport) -> str:
     settings, groups = report.settings, report.groups
     words = [f"method {settings['method']}", f"criterion {settings['criterion']}"]
     words += [f"order {settings['order']}"] * (settings["criterion"] == "snp")
-    words += [f"moments {settings['moments']}"] * (settings["criterion"] == "squeeze")
+    plain = settings["criterion"] != "squeeze" and settings["moments"] == "covariance"
+    words += [] if plain else [f"moments {settings['moments']}"]
     words += [f"allocation {settings['allocation']}", f"recovery {settings['recovery']}"]
     asked = [f"{key} {settings[key]:g}" for key in LEVEL_SETTINGS if settings[key] is not None]
     asked += [f"target {', '.join(settings['target'])}"] if settings["target"] else []

@@ -169,6 +169,9 @@ def test_the_title_says_what_was_run_and_what_is_left():
     assert "method snp, criterion snp, order zca, allocation cumvar" in title
     assert "target macs=0.5" in title
     assert "50.0% of the MACs, 40.0% of the parameters, 14 of 28 channels in 3 groups" in title
+    assert "moments" not in title
+    correlated = changed(report(), "settings", "moments", to="correlation")
+    assert "moments correlation" in figures.draw(SavedReport.of(correlated)).get_suptitle()
     asked = changed(report(), "settings", "cutoff", to=0.0)
     assert "cutoff 0" in figures.draw(SavedReport.of(asked)).get_suptitle()
 

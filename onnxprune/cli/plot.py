@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
         prog="onnxprune plot",
         description="Draw what a report says of the channel groups: widths, ratios chosen, "
         "principal components needed, cumulative variance, spectra and prices. "
-        "Needs matplotlib: pip install 'onnxprune[plot]'.",
+        "Needs matplotlib, which the extra [plot] installs.",
     )
     parser.add_argument(
         "report", metavar="REPORT.json", type=Path, help="what a run wrote with --report"
@@ -40,7 +40,8 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
         from onnxprune import figures
     except ImportError as error:
         raise MissingLibraryError(
-            f"plots need matplotlib ({error}); install it with: pip install 'onnxprune[plot]'"
+            f"plots need matplotlib ({error}); install it: pip install matplotlib, or this "
+            "package with its extra [plot]"
         ) from error
     figure = figures.draw(report)
     with replacing(given.figure) as temporary:
