@@ -29,3 +29,11 @@ class PlanMismatchError(OnnxPruneError):
 
 class ValidationError(OnnxPruneError):
     """The pruned model failed a check; no output is written."""
+
+
+class ReportError(OnnxPruneError):
+    """A saved report cannot be read, or lacks what is asked of it."""
+
+
+class MissingLibraryError(OnnxPruneError):
+    """An optional library is not installed; the message says how to install it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,9 @@ import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError, EncodeError
 from onnx_graphsurgeon.logger import G_LOGGER
 
-from onnxprune.errors import OnnxPruneError, UnsupportedModelError
+from onnxprune.errors import UnsupportedModelError
 from onnxprune.external import save_external
+from onnxprune.replacing import explained, replacing
 from onnxprune.shape_hints import known_count, known_extents, may_have_hints, write_extents
 from onnxprune.stand_ins import with_stand_ins
 
@@ -252,29 +252,10 @@ def pending(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
     Raises:
         OnnxPruneError: the folder cannot be written.
     """
-    with _explained(path):
-        folder = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
-    with folder:
-        temporary = Path(folder.name) / path.name
-        data = f"{path.name}.data"
-        external = is_large(model)
-        with _explained(path):
-            if external:
-                save_external(model, temporary, data)
+    with replacing(path) as temporary:
+        with explained(path):
+            if is_large(model):
+                save_external(model, temporary, f"{path.name}.data")
             else:
                 onnx.save(model, temporary)
         yield temporary
-        with _explained(path):
-            if external:
-                os.replace(temporary.with_name(data), path.with_name(data))
-            os.replace(temporary, path)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses into an error that names the file."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise OnnxPruneError(f"{path}: cannot be written ({reason})") from error

@@ -11,7 +11,7 @@ import onnx
 from onnxprune.calibration import Split
 from onnxprune.choice import Choice
 from onnxprune.cost import CostModel
-from onnxprune.criteria.spectra import components, pivots
+from onnxprune.criteria.spectra import Spectrum, components, pivots
 from onnxprune.measurement import Measured
 from onnxprune.metric import Metric
 from onnxprune.network import ChannelGroup
@@ -26,7 +26,6 @@ from onnxprune.report import (
     Price,
     Report,
     SectionReport,
-    Spectrum,
 )
 from onnxprune.section_choice import dropped
 from onnxprune.sections import dropped_groups

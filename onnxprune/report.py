@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.comparison import OutputDistance
+from onnxprune.criteria.spectra import Spectrum
 from onnxprune.latency import Latency
 from onnxprune.verdict import Check, table
 
@@ -44,20 +45,6 @@ class Price:
     count: int
     error: float
     divergence: float | None
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """How the variance of a group's channels is spread, joined over its consumers.
-
-    Attributes:
-        pivots: D of L D L^T in the order in which channels are kept: the second moment of each
-            that the ones before it leave unexplained; shape (channels,).
-        components: variances of the principal components, falling, shape (channels,).
-    """
-
-    pivots: Sequence[float]
-    components: Sequence[float]
 
 
 @dataclass(frozen=True)

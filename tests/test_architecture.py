@@ -167,6 +167,11 @@ def test_torch_stays_in_the_training_half() -> None:
     assert exactly(everything_but("train"), ("torch",)) == []
 
 
+def test_only_figures_need_matplotlib_and_only_their_command_needs_figures() -> None:
+    assert exactly(everything_but("figures", "panels"), ("matplotlib",)) == []
+    assert exactly(everything_but("figures", "cli.plot"), inside("figures", "panels")) == []
+
+
 def test_there_is_no_module_for_leftovers() -> None:
     assert [
         p for p in PACKAGE.rglob("*.py") if p.stem in {"utils", "util", "helpers", "misc"}

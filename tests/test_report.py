@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from onnxprune.comparison import OutputDistance
+from onnxprune.criteria.spectra import Spectrum
 from onnxprune.latency import Latency
 from onnxprune.report import (
     Footprint,
@@ -18,7 +19,6 @@ from onnxprune.report import (
     Price,
     Report,
     SectionReport,
-    Spectrum,
 )
 from onnxprune.target import Target
 from onnxprune.verdict import Check

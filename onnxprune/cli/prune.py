@@ -31,6 +31,7 @@ examples:
   onnxprune in.onnx out.onnx --calib feeds.py:samples --exclude head --report report.json
   onnxprune in.onnx out.onnx --calib samples.npz --method snp --cutoff 0.05
   onnxprune apply in.onnx plan.json again.onnx --weights plan.npz
+  onnxprune plot report.json figure.svg
   onnxprune inspect in.onnx
   onnxprune ops
 

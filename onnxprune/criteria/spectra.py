@@ -9,6 +9,9 @@ principal components that carry the share tau of the variance (Ozen & Orailoglu,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from onnxprune.arrays import IndexArray, Matrix, Vector
@@ -17,6 +20,33 @@ from onnxprune.criteria.protocol import Moments
 from onnxprune.criteria.squeeze import correlation_of
 from onnxprune.linalg import DEPENDENT, factor, reciprocal
 from onnxprune.plan import GroupProblem
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """How the variance of a group's channels is spread, joined over its consumers.
+
+    Attributes:
+        pivots: D of L D L^T in the order in which channels are kept: the second moment of each
+            that the ones before it leave unexplained; shape (channels,).
+        components: variances of the principal components, falling, shape (channels,).
+    """
+
+    pivots: Sequence[float]
+    components: Sequence[float]
+
+    @property
+    def cumulative_variance(self) -> Vector:
+        """The share v of the sum of D that every count does not keep, shape (channels + 1,)."""
+        return behind(np.asarray(self.pivots, np.float64))
+
+    def needed(self, unexplained: float) -> int:
+        """How many principal components leave at most this share of the variance unexplained.
+
+        Args:
+            unexplained: the share, not negative.
+        """
+        return int(np.argmax(behind(np.asarray(self.components, np.float64)) <= unexplained))
 
 
 def pivots(problem: GroupProblem, order: IndexArray) -> Vector:
