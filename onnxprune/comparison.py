@@ -11,6 +11,10 @@ from scipy.special import log_softmax, logsumexp
 from onnxprune.arrays import Array, Feed
 
 
+TEMPERATURE = 3.0
+"""Softens scores where few samples have to tell small damages apart."""
+
+
 @dataclass
 class OutputDistance:
     """Sums that describe how one output of a changed model differs from the original's.
@@ -29,6 +33,7 @@ class OutputDistance:
     _changed: float = 0.0
     _product: float = 0.0
     _divergence: float = 0.0
+    _softened: float = 0.0
     _agree: int = 0
     _rows: int = field(default=0, repr=False)
 
@@ -54,6 +59,7 @@ class OutputDistance:
             self._rows += old.shape[0]
             self._agree += int(np.sum(old.argmax(axis=1) == new.argmax(axis=1)))
             self._divergence += float(kl_divergence(old, new).sum())
+            self._softened += float(kl_divergence(old, new, TEMPERATURE).sum())
 
     def merge(self, other: OutputDistance) -> None:
         """Adds what another accumulator has seen of the same output."""
@@ -63,6 +69,7 @@ class OutputDistance:
         self._changed += other._changed
         self._product += other._product
         self._divergence += other._divergence
+        self._softened += other._softened
         self._agree += other._agree
         self._rows += other._rows
 
@@ -91,16 +98,33 @@ class OutputDistance:
         """Mean Kullback-Leibler divergence in nats for scores, else the squared relative error."""
         return self._divergence / self._rows if self._rows else self.relative_error**2
 
+    @property
+    def softened(self) -> float:
+        """The same of scores at ``TEMPERATURE``, times its square: less of it is noise.
 
-def kl_divergence(reference: Array, changed: Array) -> Array:
+        Of confident predictions hardly any changes, so that a mean of the divergence itself rests
+        on the few that are not.
+        """
+        return self._softened / self._rows if self._rows else self.relative_error**2
+
+
+def kl_divergence(reference: Array, changed: Array, temperature: float = 1.0) -> Array:
     """KL(reference || changed) in nats of each row of class scores, shape (rows,).
 
     Rows are taken as probabilities if those of the reference are, else as logits.
+
+    Args:
+        reference: shape (rows, classes).
+        changed: of the same shape.
+        temperature: what log-probabilities are divided by; the result is multiplied by its square,
+            so that small differences count about the same (Hinton et al., arXiv 1503.02531).
     """
     probabilities = is_distribution(reference)
     old, new = (_log_probabilities(r, known=probabilities) for r in (reference, changed))
+    if temperature != 1.0:
+        old, new = (log_softmax(logs / temperature, axis=1) for logs in (old, new))
     divergence: Array = np.sum(np.exp(old) * (old - new), axis=1)
-    return np.maximum(divergence, 0.0)
+    return temperature**2 * np.maximum(divergence, 0.0)
 
 
 def _log_probabilities(rows: Array, *, known: bool) -> Array:

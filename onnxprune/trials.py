@@ -31,9 +31,12 @@ TRIAL_PASSES = 6
 """Times the calibration set all trials of a sensitivity may run through the network, about."""
 
 MIN_TRIAL_SAMPLES, MAX_TRIAL_SAMPLES = 32, 256
-"""Samples to fit on, and as many to judge by: fewer say too little, more say little more."""
+"""Samples to fit on: fewer say too little, more say little more."""
 
-TRIALS_AT_ONCE = 12
+JUDGED = 3
+"""Samples to judge by for each one to fit on: they only run through the network."""
+
+TRIALS_AT_ONCE = 6
 """Variants that advance together; each holds activations of its own."""
 
 WIDEST = 1500
@@ -59,8 +62,8 @@ class Tried:
 
     @property
     def divergence(self) -> float:
-        """Mean over the outputs."""
-        return float(np.mean([distance.divergence for distance in self.distances]))
+        """Mean over the outputs, of softened scores (see ``comparison``)."""
+        return float(np.mean([distance.softened for distance in self.distances]))
 
     @property
     def relative_error(self) -> float:
@@ -100,6 +103,8 @@ class Trials:
     ) -> Trials:
         """Trials on as many samples as their budget allows.
 
+        They are judged by those to tune on, then by those to fit on that they are not refitted on.
+
         Args:
             study: the network and its rankings.
             fit: all samples to fit on.
@@ -110,7 +115,10 @@ class Trials:
         """
         affordable = TRIAL_PASSES * (fit.indices.size + tune.indices.size) // max(trials, 1)
         count = min(max(affordable, MIN_TRIAL_SAMPLES), MAX_TRIAL_SAMPLES)
-        return cls(study, _first(fit, count), _first(tune, count), options, executor)
+        refitted_on = _first(fit, count)
+        others = np.concatenate([tune.indices, fit.indices[refitted_on.indices.size :]])
+        judged_by = _first(replace(tune, indices=others), JUDGED * count)
+        return cls(study, refitted_on, judged_by, options, executor)
 
     def tried(self, plans: Sequence[Mapping[str, int]], label: str = "trials") -> list[Tried]:
         """Tries plans, each a count for some of the groups and sections; the others stay whole.
