@@ -10,7 +10,6 @@ from scipy.special import log_softmax, logsumexp
 
 from onnxprune.arrays import Array, Feed
 
-
 TEMPERATURE = 3.0
 """Softens scores where few samples have to tell small damages apart."""
 
