@@ -173,7 +173,7 @@ def test_the_tables_of_decisions_are_those_measured(script, decision):
         [sys.executable, str(tool), "--table"], capture_output=True, text=True, check=True
     )
     page = (ROOT / "docs" / "decisions" / f"{decision}.md").read_text(encoding="utf-8")
-    assert done.stdout.count("|---|") == 2
+    assert "|---|" in done.stdout
     assert done.stdout.strip() in page
 
 
