@@ -163,6 +163,20 @@ def test_the_results_are_those_measured(script, tables):
     assert done.stdout.strip() in results
 
 
+@pytest.mark.parametrize(
+    ("script", "decision"),
+    [("bench_data_free", "0015-data-free-moments"), ("bench_bases", "0016-basis-filters")],
+)
+def test_the_tables_of_decisions_are_those_measured(script, decision):
+    tool = ROOT / "tools" / f"{script}.py"
+    done = subprocess.run(
+        [sys.executable, str(tool), "--table"], capture_output=True, text=True, check=True
+    )
+    page = (ROOT / "docs" / "decisions" / f"{decision}.md").read_text(encoding="utf-8")
+    assert "|---|" in done.stdout
+    assert done.stdout.strip() in page
+
+
 def figures(path):
     """The percentages of a file's line of averages, as prose writes them."""
     text = (ROOT / "docs" / "results" / path).read_text(encoding="utf-8")

@@ -11,35 +11,26 @@ one stopped, and ``--table`` prints what is there.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
+from judge import CALIBRATION, Judge, Row
 from measurements import record, recorded
 from refinements import VARIANTS, Bench
 from subspace import compared
-from trained import NETWORKS as TRAINED
 
 from onnxprune.arrays import Array, IndexArray
-from onnxprune.comparison import kl_divergence
-from onnxprune.runtime import Session
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "refinements.jsonl"
 NETWORKS = ("resnet20_cifar10", "resnet8_large_cifar10")
 FRACTIONS = (0.75, 0.5, 0.35)
-JUDGED = slice(1000, 3000)
-BATCH = 100
 IMAGES: dict[str, IndexArray] = {
     "500 images": np.arange(500),
     "2000 images": np.append(np.arange(1000), np.arange(3000, 4000)),
 }
 """Calibration images where they are not the first 1 000; never those that measure."""
 
-Row = dict[str, Any]
 Counts = dict[str, int]
 
 
@@ -60,7 +51,7 @@ def main() -> None:
 def measure(name: str, variants: Iterable[str]) -> None:
     """Append the rows of a network that are not there yet."""
     done = {(row["network"], row["macs"], row["variant"]): row for row in recorded(RESULTS)}
-    bench, judge = Bench(name, np.arange(1000)), Judge.of(name)
+    bench, judge = Bench(name, CALIBRATION), Judge.of(name)
     counts = {fraction: counts_of(bench, fraction, done) for fraction in FRACTIONS}
     bases: dict[float, Array] = {}
     for variant in variants:
@@ -77,8 +68,8 @@ def measure(name: str, variants: Iterable[str]) -> None:
         own = Bench(name, IMAGES[variant]) if variant in IMAGES else bench
         scores = bases if variant == "base" else scores_of(own, variant, counts, judge)
         for fraction in missing:
-            row = {"network": name, "macs": fraction, "variant": variant}
-            record(RESULTS, row | judge.row(scores[fraction], bases[fraction]))
+            row, found = {"network": name, "macs": fraction, "variant": variant}, scores[fraction]
+            record(RESULTS, row | judge.row(found) | judge.paired(found, bases[fraction]))
 
 
 def counts_of(bench: Bench, fraction: float, done: dict[tuple[str, float, str], Row]) -> Counts:
@@ -98,52 +89,6 @@ def scores_of(
     keeps = [bench.study.keeps(own) for own in counts.values()]
     models = VARIANTS[variant](bench, keeps)
     return {fraction: judge.scores(m) for fraction, m in zip(counts, models, strict=True)}
-
-
-@dataclass(frozen=True)
-class Judge:
-    """The images that measure.
-
-    Attributes:
-        images: as the network takes them.
-        labels: the output that is right for each.
-        reference: what the original makes of them.
-    """
-
-    images: Array
-    labels: IndexArray
-    reference: Array
-
-    @classmethod
-    def of(cls, name: str) -> Judge:
-        """The judge of a network."""
-        network = TRAINED[name]
-        pixels, labels = network.images("train")
-        images = network.inputs(pixels[JUDGED])
-        return cls(images, labels[JUDGED] + network.first_class, _scores(network.model, images))
-
-    def scores(self, model: onnx.ModelProto) -> Array:
-        """What a model makes of the images."""
-        return _scores(model, self.images)
-
-    def row(self, scores: Array, base: Array) -> Row:
-        """Accuracy and agreement in per cent, divergence, and its paired difference to the base."""
-        divergence = kl_divergence(self.reference, scores)
-        change = divergence - kl_divergence(self.reference, base)
-        same = self.reference.argmax(axis=1)
-        return {
-            "accuracy": round(100 * float(np.mean(scores.argmax(axis=1) == self.labels)), 2),
-            "agreement": round(100 * float(np.mean(scores.argmax(axis=1) == same)), 2),
-            "kl": round(float(divergence.mean()), 4),
-            "kl_change": round(float(change.mean()), 4),
-            "kl_change_error": round(float(change.std()) / math.sqrt(len(change)), 4),
-        }
-
-
-def _scores(model: onnx.ModelProto, images: Array) -> Array:
-    session, name = Session(model), model.graph.input[0].name
-    parts = range(0, len(images), BATCH)
-    return np.concatenate([session.run({name: images[i : i + BATCH]})[0] for i in parts])
 
 
 def table(found: list[Row]) -> str:
