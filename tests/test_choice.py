@@ -151,4 +151,4 @@ def test_trials_are_refitted_as_the_result_will_be(mlp):
         chooser_of(mlp, Options(sequential=sequential)).trials.tried([plan])
         for sequential in (True, False)
     )
-    assert ordered.divergence < quick.divergence
+    assert ordered.distances[0].divergence < quick.distances[0].divergence

@@ -90,6 +90,18 @@ def test_the_reference_decides_what_rows_are():
     assert kl_divergence(old, new) == pytest.approx((p * np.log(p / q)).sum(axis=1))
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_softened_divergence_is_of_tempered_scores_and_of_the_same_size_where_small(logits, known):
+    old, new = (softmax(a) if known else a for a in logits)
+    p, q = (softmax(a / 3) for a in logits)
+    expected = 9 * (p * np.log(p / q)).sum(axis=1)
+    assert kl_divergence(old, new, 3.0) == pytest.approx(expected, rel=1e-3)
+    assert measured(old, new).softened == pytest.approx(expected.mean(), rel=1e-3)
+    near = logits[0] + 1e-3 * (logits[1] - logits[0])
+    plain, soft = (kl_divergence(0 * old, near - logits[0], t).mean() for t in (1.0, 3.0))
+    assert soft == pytest.approx(plain, rel=0.01)
+
+
 def test_certain_probabilities_stay_finite():
     old, new = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
     assert 20 < kl_divergence(old, new)[0] < 40
@@ -103,7 +115,7 @@ def test_how_samples_are_batched_does_not_matter(logits, sizes, kind):
     if kind == "values":
         old, new = old[:, None], new[:, None]
     whole, split = measured(old, new), measured(old, new, *sizes)
-    for figure in ("samples", "relative_error", "cosine", "divergence", "agreement"):
+    for figure in ("samples", "relative_error", "cosine", "divergence", "softened", "agreement"):
         assert getattr(split, figure) == pytest.approx(getattr(whole, figure)), figure
 
 

@@ -34,7 +34,14 @@ from onnxprune.rewrite import apply
 from onnxprune.runtime import Session
 from onnxprune.side_by_side import SideBySide
 from onnxprune.study import Batches
-from onnxprune.trials import MAX_TRIAL_SAMPLES, MIN_TRIAL_SAMPLES, TRIAL_PASSES, Trials, Tried
+from onnxprune.trials import (
+    JUDGED,
+    MAX_TRIAL_SAMPLES,
+    MIN_TRIAL_SAMPLES,
+    TRIAL_PASSES,
+    Trials,
+    Tried,
+)
 from onnxprune.validation import compare
 
 FLOAT32 = 1e-4
@@ -288,14 +295,19 @@ def test_many_trials_take_fewer_samples_each(trials):
     sizes = known.parts.fit.size, known.parts.tune.size
     assert MIN_TRIAL_SAMPLES < sizes[1] < MAX_TRIAL_SAMPLES < sizes[0]
     fit, judged = within_budget(known, trials)
-    for taken, size in zip((sum(fit), judged), sizes, strict=True):
-        assert min(MIN_TRIAL_SAMPLES, size) <= taken <= min(MAX_TRIAL_SAMPLES, size)
-    affordable = TRIAL_PASSES * sum(sizes) / trials
-    if affordable < MIN_TRIAL_SAMPLES:
-        assert (sum(fit), judged) == (MIN_TRIAL_SAMPLES, MIN_TRIAL_SAMPLES)
-    else:
-        assert sum(fit) == min(int(affordable), MAX_TRIAL_SAMPLES)
-        assert judged == min(int(affordable), sizes[1])
+    affordable = int(TRIAL_PASSES * sum(sizes) / trials)
+    assert sum(fit) == min(max(affordable, MIN_TRIAL_SAMPLES), MAX_TRIAL_SAMPLES)
+    assert judged == min(JUDGED * sum(fit), sum(sizes) - sum(fit))
+
+
+def test_no_sample_is_refitted_on_and_judges():
+    known = studied(perceptron(), random_samples(perceptron(), 600))
+    fit, tune = (known.batches(indices) for indices in (known.parts.fit, known.parts.tune))
+    planned = Trials.within_budget(known.study, fit, tune, known.options, QUIET, trials=40)
+    seen, judges = planned._fit.indices, planned._tune.indices
+    assert not set(seen) & set(judges)
+    assert len(set(judges)) == len(judges) == JUDGED * len(seen)
+    np.testing.assert_array_equal(judges[: len(known.parts.tune)], known.parts.tune)
 
 
 def test_a_fixed_batch_is_filled():
@@ -306,4 +318,5 @@ def test_a_fixed_batch_is_filled():
     parts = replace(known.parts, fit=np.arange(100), tune=np.arange(100, 200))
     fit, judged = within_budget(replace(known, parts=parts), 1000)
     assert set(fit) == {5}
-    assert sum(fit) == judged == 35  # the first multiple of 5 that reaches the least number
+    assert sum(fit) == 35  # the first multiple of 5 that reaches the least number
+    assert judged == 100
