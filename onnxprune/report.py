@@ -39,7 +39,8 @@ class Price:
     Attributes:
         count: channels kept.
         error: relative error of the consumers, recovered; summed over them.
-        divergence: predicted divergence of the outputs; None unless sensitivity was measured.
+        divergence: predicted divergence of the outputs, of softened scores (see ``comparison``);
+            None unless sensitivity was measured.
     """
 
     count: int
