@@ -2,7 +2,7 @@
 
     python tools/bench_prediction.py [--network NAME ...] [--table] [--plot]
 
-A plan's divergence is predicted as the sum of its groups' damage laws at the counts it chose, as
+A plan's divergence, of softened scores as in trials, is predicted as the sum of its groups' damage laws at the counts it chose, as
 the allocation minimises it, and measured on the finished model: on train images that nothing was
 fitted to or chosen on. Plans come from three allocations at five budgets; all are priced by the
 laws of the measured one, since only a prediction that also ranks plans it did not choose is worth
@@ -26,7 +26,7 @@ from trained import NETWORKS, SHARED
 
 from onnxprune import Options, Pruner, Target
 from onnxprune.arrays import Array
-from onnxprune.comparison import kl_divergence
+from onnxprune.comparison import TEMPERATURE, kl_divergence
 from onnxprune.report import Report
 from onnxprune.runtime import Session
 
@@ -135,8 +135,8 @@ class Subject:
         return np.concatenate([session.run({"input": batch})[0] for batch in batches])
 
     def divergence(self, pruned: onnx.ModelProto) -> float:
-        """Mean divergence in nats of a pruned model on the unseen images."""
-        return float(kl_divergence(self._scores, self.scores(pruned)).mean())
+        """Mean divergence of softened scores of a pruned model on the unseen images."""
+        return float(kl_divergence(self._scores, self.scores(pruned), TEMPERATURE).mean())
 
 
 def prices_of(report: Report) -> Prices:
@@ -216,8 +216,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     values = [row[kind] for row in rows for kind in ("predicted", "measured")]
     ends = [min(values) / 1.2, max(values) * 1.2]
     axes.plot(ends, ends, color="black", linewidth=0.8, linestyle="--")
-    axes.set(xscale="log", yscale="log", xlabel="predicted divergence, nats")
-    axes.set_ylabel("measured divergence, nats")
+    axes.set(xscale="log", yscale="log", xlabel="predicted divergence, softened scores")
+    axes.set_ylabel("measured divergence, softened scores")
     axes.legend(fontsize=7)
     figure.savefig(path, metadata={"Date": None})
 
