@@ -2,10 +2,11 @@
 
     python tools/bench_prediction.py [--network NAME ...] [--table] [--plot]
 
-A plan's divergence, of softened scores as in trials, is predicted as the sum of its groups' damage laws at the counts it chose, as
-the allocation minimises it, and measured on the finished model: on train images that nothing was
-fitted to or chosen on. Plans come from three allocations at five budgets; all are priced by the
-laws of the measured one, since only a prediction that also ranks plans it did not choose is worth
+A plan's divergence, of softened scores as in trials, is predicted as the sum of its groups' damage
+laws at the counts it chose, as the allocation minimises it, and measured on the finished model: on
+train images that nothing was fitted to or chosen on. Plans come from three allocations at five
+budgets; all are priced by the laws of the measured one, since only a prediction that also ranks
+plans it did not choose is worth
 minimising. Rows that are in docs/results/prediction.jsonl already are skipped.
 """
 
