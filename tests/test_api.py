@@ -69,8 +69,6 @@ def test_half_the_macs_keep_the_accuracy(name, halved):
 @pytest.mark.parametrize("name", NAMES)
 def test_recovery_is_what_keeps_it(name, halved):
     bare = prune(path_of(name), CALIBRATION, HALF, options=Options(recovery=False, latency=False))
-    kept, lost = (r.report.outputs[0].relative_error for r in (halved[name], bare))
-    assert kept < lost
     assert accuracy(bare.model) <= accuracy(halved[name].model)
     assert bare.report.outputs[0].relative_error > 2 * halved[name].report.outputs[0].relative_error
     assert bare.report.settings["recovery"] == "none"
