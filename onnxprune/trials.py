@@ -28,7 +28,7 @@ from onnxprune.sequential import refit_in_order
 from onnxprune.study import Batches, Study
 
 TRIAL_PASSES = 6
-"""Times the calibration set all trials of a sensitivity may run through the network, about."""
+"""Times the calibration set all trials of a sensitivity may be refitted on, about."""
 
 MIN_TRIAL_SAMPLES, MAX_TRIAL_SAMPLES = 32, 256
 """Samples to fit on: fewer say too little, more say little more."""
