@@ -150,12 +150,15 @@ def active_interval(node: gs.Node) -> Interval | None:
     """Where an activation is not constant; None for any but Relu and Clip by constants."""
     if node.op == "Relu":
         return 0.0, math.inf
-    bounds = node.inputs[1:]
-    if node.op != "Clip" or not all(isinstance(b, gs.Constant) or b.is_empty() for b in bounds):
+    if node.op != "Clip":
         return None
-    limits = [None if b.is_empty() else float(b.values) for b in bounds] + [None, None]
-    low = -math.inf if limits[0] is None else limits[0]
-    high = math.inf if limits[1] is None else limits[1]
+    limits = [-math.inf, math.inf]
+    for place, bound in enumerate(node.inputs[1:]):
+        if isinstance(bound, gs.Constant) and bound.values.size == 1:  # some write one as [6]
+            limits[place] = float(bound.values.item())
+        elif not bound.is_empty():
+            return None
+    low, high = limits
     return (low, high) if low < high else None
 
 

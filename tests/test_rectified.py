@@ -121,6 +121,9 @@ TAIL = f"y = Conv {PAD} (s, w2)"
         ("s = Relu(b)", (0.0, np.inf)),
         ("s = Clip(b, low, high)", (0.0, 6.0)),
         ("s = Clip(b, low)", (0.0, np.inf)),
+        ("s = Clip(b, , high)", (-np.inf, 6.0)),
+        ("s = Clip(b, low, listed)", (0.0, 6.0)),
+        ("m = ReduceMax<keepdims=0>(r) s = Clip(b, low, m)", None),
         ("z = Add(b, r) s = Relu(z)", (0.0, np.inf)),
         ("z = Add(r, b) s = Relu(z)", (0.0, np.inf)),
         ("s = Tanh(b)", None),
@@ -136,7 +139,10 @@ def test_only_an_activation_that_alone_reads_the_sum_counts(
 ) -> None:
     low, high = np.array(0, np.float32), np.array(6, np.float32)
     shift = np.random.default_rng(0).standard_normal((4, 8, 8)).astype(np.float32)
-    found = active_of(f"b = Conv {PAD} (r, w1) {nodes} {TAIL}", low=low, high=high, shift=shift)
+    listed = np.array([6], np.float32)
+    found = active_of(
+        f"b = Conv {PAD} (r, w1) {nodes} {TAIL}", low=low, high=high, listed=listed, shift=shift
+    )
     assert found["b"] == active
     assert found["y"] is None
 
