@@ -105,7 +105,12 @@ def as_cut(subject: Subject, rng: np.random.Generator) -> tuple[onnx.ModelProto,
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in CORPUS if p.stem not in QUANTISED], ids=lambda path: path.stem
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=slow if path.stem == "gtcrn-gtcrn" else ())
+        for path in CORPUS
+        if path.stem not in QUANTISED
+    ],
 )
 def test_files_of_many_exporters_are_cut_or_say_why_not(path: Path) -> None:
     rng = np.random.default_rng(zlib.crc32(path.stem.encode()))

@@ -69,7 +69,7 @@ def samples(model: onnx.ModelProto, count: int = 100) -> dict[str, np.ndarray]:
     return found
 
 
-SMALL = ("keyword_spotting", "anomaly_autoencoder", "visual_wake_words_96", "resnet8_large_cifar10")
+SMALL = ("anomaly_autoencoder", "visual_wake_words_96", "resnet8_large_cifar10")
 LARGE = (
     "mobilenet_v2_imagenet",
     "resnet56_cifar10",
@@ -81,7 +81,8 @@ LARGE = (
 
 @pytest.mark.parametrize(
     ("name", "count", "allocation"),
-    [(name, 100, "sensitivity") for name in SMALL]
+    [("keyword_spotting", 100, "sensitivity")]
+    + [pytest.param(name, 100, "sensitivity", marks=pytest.mark.slow) for name in SMALL]
     + [pytest.param(name, 24, "uniform", marks=pytest.mark.slow) for name in LARGE],
 )
 def test_the_command_prunes(name, count, allocation, tmp_path, capsys):
