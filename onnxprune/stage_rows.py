@@ -85,11 +85,14 @@ class StageRows:
             for variant, y in self._targets(look, frontier):
                 if (variant, site.name) not in solved:
                     continue
+                added = self._added(variant, look, frontier)
+                if added is None:
+                    continue
                 found[variant, site.name] = self.regressions[variant, site.name].misses(
                     look.request,
                     frontier.of(variant, site.x),
                     y,
-                    self._added(variant, look, frontier),
+                    added,
                     solved[variant, site.name],
                     site.active,
                     look.uniforms,
@@ -140,12 +143,18 @@ class StageRows:
                 y = y + regression.missing_rows(look.request, rows, look.uniforms)
         return y
 
-    def _added(self, variant: int, look: _Look, frontier: Frontier) -> Array | float:
-        """What a variant adds at the joins behind a consumer, (parts, rows, outputs)."""
+    def _added(self, variant: int, look: _Look, frontier: Frontier) -> Array | float | None:
+        """What a variant adds at the joins behind a consumer, shape (parts, rows, outputs).
+
+        None where a sum is larger than what the consumer makes: one of its rows then stands for
+        many of the sum.
+        """
         regression = self.regressions[variant, look.site.name]
         shape = regression.output_shape(look.request, frontier.original(look.site.x))
         total: Array | float = 0.0
         for skip in look.site.skips:
+            if not _fits(frontier.original(skip).shape, shape):
+                return None
             rows = np.broadcast_to(frontier.of(variant, skip), shape)
             total = total + regression.missing_rows(look.request, rows, look.uniforms)
         return total

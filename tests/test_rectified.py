@@ -197,3 +197,18 @@ def test_without_such_an_activation_nothing_changes() -> None:
     for linear_map in behind:
         for one, other in zip(linear[linear_map.name], rectified[linear_map.name], strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_a_sum_that_is_larger_than_what_a_layer_makes_is_left_to_least_squares() -> None:
+    """One position of the layer then stands for many of the sum, whose signs differ."""
+    nodes = (
+        f"a = Conv {PAD} (x, w1, b1) h = Tanh(a) m = GlobalAveragePool(h) c = Conv (m, w2, b2) "
+        f"s = Add(c, h) d = Relu(s) y = Conv {PAD} (d, w3)"
+    )
+    shapes = {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (8, 8, 1, 1), "b2": (8,), "w3": (4, 8, 3, 3)}
+    model = behind_a_cut(build(nodes, shapes))
+    known = studied(model, samples_for(model), Options(batch=32))
+    prior = one_shot(known, random_keeps(known.network, np.random.default_rng(2), 0.5))
+    linear, rectified = (in_order(known, prior, r).weights.arrays for r in (LINEAR, RECTIFIED))
+    (layer,) = (m.name for m in known.network.consumers.values() if m.y.name == "c")
+    np.testing.assert_array_equal(linear[layer][0], rectified[layer][0])
