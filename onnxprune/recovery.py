@@ -23,6 +23,7 @@ import numpy as np
 from onnxprune.arrays import IndexArray, Matrix, Vector
 from onnxprune.linalg import (
     DEAD_VARIANCE,
+    Moments,
     factor,
     reciprocal,
     solve_right,
@@ -169,6 +170,38 @@ MakeTrial = Callable[[Matrix, str, Matrix, float | None], Trial]
 
 
 @dataclass(frozen=True)
+class Stepping:
+    """Steps of a consumer's solution towards what it misses (see ``rectified``).
+
+    Attributes:
+        moments: of all rows.
+        lower: factor of their ridged correlation.
+        stride: the length of a step.
+    """
+
+    moments: Moments
+    lower: Matrix
+    stride: float
+
+    def after(self, solution: Solution, misses: Matrix) -> Solution:
+        """The solution one step on.
+
+        Args:
+            solution: where it stands.
+            misses: E[e x^T] of what it misses, shape (outputs, features + 1), the constant last.
+        """
+        mean, inverse = self.moments.mean, self.moments.inverse_scale
+        covariance = misses[:, :-1] - np.outer(misses[:, -1], mean)
+        step = solve_right(self.lower, covariance * inverse) * inverse
+        shift = misses[:, -1] - step @ mean
+        return replace(
+            solution,
+            weight=solution.weight + self.stride * step,
+            bias=solution.bias + self.stride * shift,
+        )
+
+
+@dataclass(frozen=True)
 class LeastSquares:
     """Least squares on the kept features, with prior and ridge chosen on held-out images.
 
@@ -220,24 +253,11 @@ class LeastSquares:
         bias = system.bias(weight)
         return Solution(weight, bias, error, best.tune_error, best.label, best.ridge)
 
-    def rectified(self, problem: LayerProblem, solution: Solution, misses: Matrix) -> Solution:
-        """One step of a solution towards what it misses.
-
-        Args:
-            problem: the consumer, whose entries are all kept.
-            solution: its solution.
-            misses: E[e x^T] of what it misses, shape (outputs, features + 1), the constant last.
-        """
+    def stepping(self, problem: LayerProblem, solution: Solution) -> Stepping:
+        """What steps from a solution need; the consumer's entries are all kept."""
         moments = standardise(pooled(problem).gram)
         lower = factor(moments.correlation, solution.ridge or CAUTIOUS)
-        covariance = misses[:, :-1] - np.outer(misses[:, -1], moments.mean)
-        step = solve_right(lower, covariance * moments.inverse_scale) * moments.inverse_scale
-        shift = misses[:, -1] - step @ moments.mean
-        return replace(
-            solution,
-            weight=solution.weight + self.stride * step,
-            bias=solution.bias + self.stride * shift,
-        )
+        return Stepping(moments, lower, self.stride)
 
     def _ridge_search(
         self, system: Equations, priors: list[Trial], trial: MakeTrial

@@ -129,8 +129,7 @@ def refit_in_order(
                 found = [recovery.solve(p, np.arange(len(p.channels))) for p in problems]
                 solved[variant, name] = problems, found
             if isinstance(recovery, LeastSquares):
-                for _ in range(recovery.sweeps):
-                    _rectify(solved, rows, networks, recovery, label)
+                _rectify(solved, rows, networks, recovery, label)
             for (variant, name), (_, solutions) in solved.items():
                 networks.change(variant, plans[variant].take(views[name], solutions, full))
         networks.advance(compared.of_batch, compared.add, None, label="comparing outputs")
@@ -148,26 +147,31 @@ def _rectify(
     label: str,
 ) -> None:
     """Moves the solutions of a stage towards targets that count where the activation does."""
-    weights = {
-        reader: (
-            np.stack([s.weight for s in solutions]).astype(np.float32),
-            np.stack([s.bias for s in solutions]).astype(np.float32),
-        )
-        for reader, (_, solutions) in solved.items()
+    steppings = {
+        reader: [recovery.stepping(p, s) for p, s in zip(problems, solutions, strict=True)]
+        for reader, (problems, solutions) in solved.items()
         if rows.rectifiable(reader)
     }
-    if not weights:
-        return
+    for _ in range(recovery.sweeps if steppings else 0):
+        weights = {reader: _arrays(solved[reader][1]) for reader in steppings}
 
-    def task(batch: int, frontier: Frontier) -> dict[Reader, Misses]:
-        return rows.misses_of_batch(batch, frontier, weights)
+        def task(
+            batch: int, frontier: Frontier, weights: Mapping[Reader, tuple[Array, Array]] = weights
+        ) -> dict[Reader, Misses]:
+            return rows.misses_of_batch(batch, frontier, weights)
 
-    total: dict[Reader, Misses] = {}
-    total = networks.again(task, add_misses, total, label=label)
-    for reader, misses in total.items():
-        problems, solutions = solved[reader]
-        parts = zip(problems, solutions, misses.mean, strict=True)
-        solved[reader] = problems, [recovery.rectified(p, s, own) for p, s, own in parts]
+        total: dict[Reader, Misses] = {}
+        for reader, misses in networks.again(task, add_misses, total, label=label).items():
+            problems, solutions = solved[reader]
+            parts = zip(steppings[reader], solutions, misses.mean, strict=True)
+            solved[reader] = problems, [step.after(s, missed) for step, s, missed in parts]
+
+
+def _arrays(solutions: Sequence[Solution]) -> tuple[Array, Array]:
+    """Weights and biases of all parts of a consumer, as the networks compute."""
+    weights = np.stack([solution.weight for solution in solutions])
+    biases = np.stack([solution.bias for solution in solutions])
+    return weights.astype(np.float32), biases.astype(np.float32)
 
 
 @dataclass

@@ -77,11 +77,12 @@ def test_every_step_misses_less_until_nothing_more_can_be_done(stride: float) ->
     t = np.column_stack([np.sin(3 * x[:, 0]) + x[:, 1], x[:, 2] ** 2 - 1])
     problem, recovery = problem_of(x, t), LeastSquares(stride=stride)
     found = Solution(problem.weight[:, :-1], problem.weight[:, -1], None, None, "linear", 1e-10)
+    stepping = recovery.stepping(problem, found)
     losses = [loss(x, t, found)]
     for _ in range(60):
         lacks = missed(t, x @ found.weight.T + found.bias, (0.0, np.inf))
         misses = Misses.of(x[None], lacks[None])
-        found = recovery.rectified(problem, found, misses.mean[0])
+        found = stepping.after(found, misses.mean[0])
         losses.append(loss(x, t, found))
     assert np.all(np.diff(losses) <= 1e-9 * losses[0])
     assert losses[-1] < 0.9 * losses[0]

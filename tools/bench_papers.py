@@ -6,14 +6,13 @@
 Parts: *recovery* prunes to 80, 65, 50 and 35 % of the MACs without recovery, with one-shot recovery
 and in order; *orders* exchanges the order of ``snp``, or its allocation; *squeezed* takes VGG-16 to
 a 4.9th of its parameters, and every network to shares of information or cut-offs. 1 000 train
-images calibrate, without labels; 2 000 test images, which nothing is chosen on, measure. Rows are
+images calibrate, without labels; up to 2 000 test images, which nothing is chosen on, measure. Rows are
 appended as they come and never measured again.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_curves import RESULTS, TEST_IMAGES, subject
-from curve_rows import paired
+from curve_rows import Counts, paired
 from measurements import Measurement, record, recorded
 from trained import NETWORKS
 
@@ -155,18 +154,6 @@ def key(row: Measurement) -> tuple[str, ...]:
     return tuple(row[name] for name in ("part", "network", "variant", "target"))
 
 
-def accuracy(row: Measurement) -> float:
-    """Per cent of the test images."""
-    return float(100 * (row["base"] + row["won"] - row["lost"]) / row["tests"])
-
-
-def loss(row: Measurement) -> str:
-    """Points lost against the original on the same images, and their standard error."""
-    mean = (row["won"] - row["lost"]) / row["tests"]
-    variance = (row["won"] + row["lost"]) / row["tests"] - mean**2
-    return f"{100 * mean:+.1f} ± {100 * math.sqrt(variance / (row['tests'] - 1)):.1f}"
-
-
 def tables(rows: Sequence[Measurement]) -> str:
     """One table for each part and network."""
     found = []
@@ -175,14 +162,14 @@ def tables(rows: Sequence[Measurement]) -> str:
             own = [row for row in rows if (row["part"], row["network"]) == (part, network)]
             if own:
                 write = by_setting if part == "squeezed" else by_fraction
-                base = 100 * own[0]["base"] / own[0]["tests"]
+                base = Counts.of(own[0]).base_accuracy
                 found.append(f"### {network}, {part} (original {base:.1f})\n\n{write(own)}")
     return "\n\n".join(found)
 
 
 def by_fraction(rows: Sequence[Measurement]) -> str:
     """A line for each variant, a column for each share of the MACs."""
-    cells = {(row["variant"], row["target"]): f"{accuracy(row):.1f}" for row in rows}
+    cells = {(row["variant"], row["target"]): f"{Counts.of(row).accuracy:.1f}" for row in rows}
     times: dict[str, float] = {}
     for row in rows:
         times[row["variant"]] = max(times.get(row["variant"], 0.0), row["seconds"])
@@ -206,7 +193,9 @@ def by_setting(rows: Sequence[Measurement]) -> str:
     for row in rows:
         asked = f", {row['target']}" if row["target"] else ""
         kept = f"{row['macs']:.0%} | {row['params']:.1%} | {row['latency']:.0%}"
-        lines.append(f"| {row['variant']}{asked} | {accuracy(row):.1f} | {loss(row)} | {kept} |")
+        own = Counts.of(row)
+        lost = f"{own.difference:+.1f} ± {own.standard_error:.1f}"
+        lines.append(f"| {row['variant']}{asked} | {own.accuracy:.1f} | {lost} | {kept} |")
     return "\n".join(lines)
 
 

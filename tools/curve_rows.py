@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,65 @@ class Job:
     reference: str
 
 
+class Compared:
+    """Arithmetic of what two networks classify correctly of the same images; see ``paired``."""
+
+    tests: int
+    base: int
+    lost: int
+    won: int
+
+    @property
+    def base_accuracy(self) -> float:
+        """Per cent that the reference classifies correctly."""
+        return 100 * self.base / self.tests
+
+    @property
+    def accuracy(self) -> float:
+        """Per cent that the pruned network classifies correctly."""
+        return self.base_accuracy + self.difference
+
+    @property
+    def difference(self) -> float:
+        """Pruned minus reference, in points."""
+        return 100 * (self.won - self.lost) / self.tests
+
+    @property
+    def standard_error(self) -> float:
+        """Of the difference on the same images, in points.
+
+        An image counts +1 (won), -1 (lost) or 0; this is the standard error of their mean. Images
+        that both classify alike say nothing, so it is smaller than that of either accuracy.
+        """
+        mean = (self.won - self.lost) / self.tests
+        variance = (self.won + self.lost) / self.tests - mean**2
+        return 100 * math.sqrt(variance / max(self.tests - 1, 1))
+
+
 @dataclass(frozen=True)
-class Row:
+class Counts(Compared):
+    """The counts of a comparison, without what was compared.
+
+    Attributes:
+        tests: test images.
+        base: those that the reference classifies correctly.
+        lost: those of them that the pruned network does not.
+        won: those that only the pruned network classifies correctly.
+    """
+
+    tests: int
+    base: int
+    lost: int
+    won: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Counts:
+        """Those of a measurement that holds them."""
+        return cls(row["tests"], row["base"], row["lost"], row["won"])
+
+
+@dataclass(frozen=True)
+class Row(Compared):
     """What one method made of one network.
 
     Attributes:
@@ -69,32 +126,6 @@ class Row:
     latency_32: float | None = None
     seconds: float = 0.0
     fault: str | None = None
-
-    @property
-    def base_accuracy(self) -> float:
-        """Per cent that the reference classifies correctly."""
-        return 100 * self.base / self.tests
-
-    @property
-    def accuracy(self) -> float:
-        """Per cent that the pruned network classifies correctly."""
-        return self.base_accuracy + self.difference
-
-    @property
-    def difference(self) -> float:
-        """Pruned minus reference, in points."""
-        return 100 * (self.won - self.lost) / self.tests
-
-    @property
-    def standard_error(self) -> float:
-        """Of the difference on the same images, in points.
-
-        An image counts +1 (won), -1 (lost) or 0; this is the standard error of their mean. Images
-        that both classify alike say nothing, so it is smaller than that of either accuracy.
-        """
-        mean = (self.won - self.lost) / self.tests
-        variance = (self.won + self.lost) / self.tests - mean**2
-        return 100 * math.sqrt(variance / max(self.tests - 1, 1))
 
 
 def paired(reference: Array, pruned: Array) -> dict[str, int]:

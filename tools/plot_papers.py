@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+from curve_rows import Counts
 from matplotlib import pyplot
 from measurements import Measurement
 
@@ -28,13 +29,13 @@ def draw(rows: Sequence[Measurement], path: Path) -> None:
             points = [row for row in own if row["variant"] == variant]
             axes.plot(
                 [100 * row["macs"] for row in points],
-                [100 * (row["base"] + row["won"] - row["lost"]) / row["tests"] for row in points],
+                [Counts.of(row).accuracy for row in points],
                 STYLES[way],
                 color=COLOURS[method],
                 marker=".",
                 label=variant,
             )
-        base = 100 * own[0]["base"] / own[0]["tests"]
+        base = Counts.of(own[0]).base_accuracy
         axes.axhline(base, color="grey", linewidth=0.8)
         axes.set_title(f"{network} (original {base:.1f} %)", fontsize=9)
         axes.set_xlabel("MACs kept, %")
