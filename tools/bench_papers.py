@@ -6,8 +6,8 @@
 Parts: *recovery* prunes to 80, 65, 50 and 35 % of the MACs without recovery, with one-shot recovery
 and in order; *orders* exchanges the order of ``snp``, or its allocation; *squeezed* takes VGG-16 to
 a 4.9th of its parameters, and every network to shares of information or cut-offs. 1 000 train
-images calibrate, without labels; up to 2 000 test images, which nothing is chosen on, measure. Rows are
-appended as they come and never measured again.
+images calibrate, without labels; up to 2 000 test images, which nothing is chosen on, measure. Rows
+are appended as they come and never measured again.
 """
 
 from __future__ import annotations
