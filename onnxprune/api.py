@@ -26,6 +26,7 @@ import onnx
 
 from onnxprune.allocation import Bound, Costs
 from onnxprune.arrays import Feed
+from onnxprune.blas_threads import one_thread
 from onnxprune.bounds import FileSizes, bounds_of
 from onnxprune.calibration import CalibrationSource, split
 from onnxprune.canonical import canonicalise
@@ -174,8 +175,12 @@ class Pruner:
         Raises:
             ValueError: there are targets although the options fix the counts.
         """
-        level = self._options.level
         self._options.require_choice(targets)
+        with one_thread():
+            return self._pruned(targets)
+
+    def _pruned(self, targets: Sequence[Target]) -> Result:
+        level = self._options.level
         if level is None:
             outcome = self._search(list(targets) or [Target("error", SAFE_ERROR)]).run()
         else:

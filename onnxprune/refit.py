@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from onnxprune.arrays import Array
+from onnxprune.blas_threads import threads_for
 from onnxprune.contractions import ContractionView
 from onnxprune.linear_map import LinearMap
 from onnxprune.plan import LayerProblem, Weights
@@ -73,9 +74,9 @@ def refit(
         if not view.is_cut(alive):
             continue
         keep = view.keep(alive)
-        solved = [
-            recovery.solve(layer, part) for layer, part in zip(layers[name], keep, strict=True)
-        ]
+        parts = layers[name]
+        with threads_for(len(parts[0].gram)):
+            solved = [recovery.solve(layer, k) for layer, k in zip(parts, keep, strict=True)]
         weight = view.weight_tensor([solution.weight for solution in solved])
         arrays[name] = (weight, view.bias_tensor([solution.bias for solution in solved]))
         solutions[name] = solved

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.arrays import Array, IndexArray, Matrix
+from onnxprune.blas_threads import threads_for
 from onnxprune.host_gram import feature_rows
 from onnxprune.linear_map import FeatureSpec
 from onnxprune.plan import LayerProblem, Targets
@@ -48,7 +49,8 @@ class Moments:
         x = np.concatenate([x, ones], axis=2)
         second = np.einsum("prn,prn->p", y, y, dtype=np.float64)
         # one by one: BLAS does half the work where it sees that F^T F is symmetric
-        gram = np.stack([part.T @ part for part in x])
+        with threads_for(x.shape[2]):
+            gram = np.stack([part.T @ part for part in x])
         return cls(
             gram.astype(np.float64),
             (y.transpose(0, 2, 1) @ x).astype(np.float64),

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxprune.arrays import Array
+from onnxprune.blas_threads import threads_for
 from onnxprune.comparison import OutputDistance
 from onnxprune.executor import Executor
 from onnxprune.extract import known_shapes
@@ -124,9 +125,11 @@ def refit_in_order(
                 if not all(part.finite for part in moments):
                     logger.warning("%s is not refitted: its input is infinite or no number", name)
                     continue
-                problems = rows.regressions[variant, name].problems(moments[FIT], moments[-1])
+                regression = rows.regressions[variant, name]
+                problems = regression.problems(moments[FIT], moments[-1])
                 assert recovery is not None
-                found = [recovery.solve(p, np.arange(len(p.channels))) for p in problems]
+                with threads_for(regression.features):
+                    found = [recovery.solve(p, np.arange(len(p.channels))) for p in problems]
                 solved[variant, name] = problems, found
             if isinstance(recovery, LeastSquares):
                 _rectify(solved, rows, networks, recovery, label)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from onnxprune.arrays import Array, Feed, IndexArray
+from onnxprune.blas_threads import threads_for
 from onnxprune.calibration import Calibration, Split
 from onnxprune.contractions import ContractionView, contraction_views
 from onnxprune.criteria import Criterion
@@ -226,7 +227,9 @@ def rank(
     rankings = {}
     for group in shown(groups, "ranking channels", progress=progress):
         problem = group_problem(group, network, layers)
-        rankings[group.name] = criterion.rank(problem) if problem.consumers else _unread(problem)
+        with threads_for(max((len(layer.gram) for layer in problem.consumers), default=0)):
+            ranking = criterion.rank(problem) if problem.consumers else _unread(problem)
+        rankings[group.name] = ranking
     return rankings
 
 
