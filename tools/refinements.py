@@ -18,16 +18,16 @@ from swaps import swapped
 from trained import NETWORKS
 
 from onnxprune import Options, Pruner, sequential
-from onnxprune.api import apply, plan_of
 from onnxprune.arrays import Array, IndexArray
 from onnxprune.bounds import bounds_of
 from onnxprune.choice import allocate
 from onnxprune.network import ChannelGroup
-from onnxprune.plan import LayerProblem, Weights, keep_of
+from onnxprune.plan import Keep, LayerProblem, Plan, Weights, keep_of
 from onnxprune.problems import ConsumerView, group_problem
 from onnxprune.recovery import LeastSquares, Recovery, Solution
 from onnxprune.refit import Prior, as_it_is, refit
 from onnxprune.regression import Regression
+from onnxprune.rewrite import apply, digest
 from onnxprune.study import Batches, Study
 from onnxprune.target import Target
 
@@ -111,9 +111,14 @@ class Bench:
 
     def finished(self, keeps: Sequence[Keeps], weights: Sequence[Weights]) -> list[onnx.ModelProto]:
         """The smaller models."""
-        groups = self.study.groups
         pairs = zip(keeps, weights, strict=True)
-        return [apply(self.model, plan_of(self.model, groups, k), w) for k, w in pairs]
+        return [apply(self.model, self.plan(k), w) for k, w in pairs]
+
+    def plan(self, keeps: Keeps) -> Plan:
+        """The plan of these keeps."""
+        sizes = {group.name: group.size for group in self.study.groups}
+        edits = (Keep(name, tuple(keep.tolist()), sizes[name]) for name, keep in keeps.items())
+        return Plan(digest(self.model), tuple(edits))
 
 
 Variant = Callable[[Bench, Sequence[Keeps]], list[onnx.ModelProto]]
@@ -179,9 +184,9 @@ def repaired(bench: Bench, keeps: Sequence[Keeps]) -> list[onnx.ModelProto]:
     """Means and variances of every convolution set to the original's at last."""
     from repair import repaired as repair
 
-    original, groups, images = bench.model, bench.study.groups, bench.inputs[:REPAIR_IMAGES]
+    original, images = bench.model, bench.inputs[:REPAIR_IMAGES]
     pairs = zip(keeps, base(bench, keeps), strict=True)
-    return [repair(original, made, plan_of(original, groups, k), images) for k, made in pairs]
+    return [repair(original, made, bench.plan(k), images) for k, made in pairs]
 
 
 def swaps(bench: Bench, keeps: Sequence[Keeps]) -> list[onnx.ModelProto]:
