@@ -16,7 +16,12 @@ from onnxprune.names import fresh
 from onnxprune.train.graph import Graph, read_graph
 from onnxprune.train.layers import LinearLayer, linear_layers
 from onnxprune.train.operators import Node, Operator
-from onnxprune.train.roles import known_operator, running_statistics, trained
+from onnxprune.train.roles import (
+    known_operator,
+    running_statistics,
+    shape_constants,
+    trained,
+)
 
 Tap = Callable[[Tensor], Tensor]
 Taps = Mapping[str, Tap]
@@ -111,6 +116,7 @@ class TrainableNetwork(nn.Module):
             for place, name in enumerate(node.inputs)
             if place not in known_operator(node).values
         }
+        read_as_tensor -= shape_constants(self.graph)
         weights = set(trained(self.graph))
         for name, value in self.graph.constants.items():
             key = fresh(name.replace(".", "/") or "constant", taken)
