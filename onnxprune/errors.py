@@ -28,11 +28,15 @@ class PlanMismatchError(OnnxPruneError):
 
 
 class ValidationError(OnnxPruneError):
-    """The pruned model failed a check; no output is written."""
+    """The new model failed a check; no output is written."""
 
 
 class ReportError(OnnxPruneError):
     """A saved report cannot be read, or lacks what is asked of it."""
+
+
+class TrainingError(OnnxPruneError):
+    """Training cannot start, cannot go on, or has gone astray."""
 
 
 class MissingLibraryError(OnnxPruneError):

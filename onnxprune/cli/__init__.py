@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from onnxprune.cli import apply, inspect, ops, plot, prune
+from onnxprune.cli import apply, inspect, ops, plot, prune, train
 from onnxprune.errors import OnnxPruneError
 
 EXIT_REFUSED = 1
@@ -25,7 +25,13 @@ class Command(Protocol):
         """Carry it out and return the exit code."""
 
 
-COMMANDS: Mapping[str, Command] = {"apply": apply, "inspect": inspect, "ops": ops, "plot": plot}
+COMMANDS: Mapping[str, Command] = {
+    "apply": apply,
+    "inspect": inspect,
+    "ops": ops,
+    "plot": plot,
+    "train": train,
+}
 """The commands that are called by a first word of their own; without one, it is ``prune``."""
 
 
@@ -50,6 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # printing comes last, and a reader such as `head` has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        print("onnxprune: interrupted; nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"onnxprune: interrupted; {str(stop) or 'nothing was written'}", file=sys.stderr)
         return EXIT_INTERRUPTED
