@@ -1,0 +1,183 @@
+"""The local rule by which a layer's transform R learns to make its inputs uncorrelated.
+
+A layer reads z = R x in place of x. With C = E[z z^T] - diag(E[z^2]) and V = diag(E[z^2] - 1),
+
+    R <- R - eps [(1 - kappa) C + kappa V] R
+
+(Dalm et al., arXiv 2405.02385). Around it, derived here:
+
+*Cost.* With fewer rows than features, C R = Z^T (Z R) / n - diag(E[z^2]) R, and the sum of C^2 is
+that of (Z Z^T / n)^2 less that of E[z^2]^2. C itself is never made then, and a step costs
+n features^2 instead of features^3.
+
+*Stability.* Write G = E[z z^T] and s for its diagonal. Near C = 0 a step multiplies C_ij by
+1 - eps (1 - kappa) (s_i + s_j): eps (1 - kappa) (s_i + s_j) < 2 is needed. Far from it, with
+kappa = 0, the step changes E|z|^2 by -2 eps |C|^2 + eps^2 tr(C G C), where tr(C G C) is at most
+|C|^2 times the largest eigenvalue of G, which is at most |C| + max s: it never grows if
+eps (|C| + max s) <= 2. V multiplies s_i by (1 - eps kappa (s_i - 1))^2. The guard asks for
+
+    eps [(1 - kappa) (|C| + max (s_i + s_j)) + kappa max(1, |s - 1|)] <= 1,
+
+half of what any of these allow, with the Frobenius norm of C.
+
+*Triangular.* With only the strictly lower part of C and kappa = 0, R stays unit lower triangular,
+and at rest z_i is uncorrelated with every z_j before it: R = L^-1 and E[z_i^2] = D_i of
+E[x x^T] = L D L^T. The part of z_j in z_i decays by 1 - eps D_j a step, which is slow where D_j is
+small. *Relative* steps divide column j of C by E[z_j^2]: every part then decays by 1 - eps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TINY = 1e-12
+"""Second moments count at least this much of the largest where they divide."""
+
+
+@dataclass(frozen=True)
+class Correlations:
+    """What the rows of one step said, before it.
+
+    Attributes:
+        second: E[z^2], shape (parts, features).
+        squares: the sum of C^2, shape (parts,).
+        loss: the decorrelation loss, mean over parts, shape ().
+        rate: the step that was taken, shape (parts,).
+    """
+
+    second: Tensor
+    squares: Tensor
+    loss: Tensor
+    rate: Tensor
+
+
+@dataclass(frozen=True)
+class DecorrelatingRule:
+    """How R moves.
+
+    The *standard* loss is ((1 - kappa) sum C^2 + kappa sum V^2) / d^2. The *normalised* one is
+    ((1 - kappa) sum C^2 / (d - 1) + kappa sum V^2) / d, a mean over pairs and one over features,
+    and its rule has C / (d - 1) in place of C, so that neither depends on the layer's width.
+
+    Attributes:
+        rate: eps.
+        kappa: how much unit second moments count beside no correlations, from 0 to 1.
+        normalised: whether loss and rule are normalised.
+        triangular: whether only the strictly lower part of C counts; kappa has to be 0.
+        relative: whether column j of C is divided by E[z_j^2]; only with ``triangular``.
+        guarded: whether steps are shortened to what is stable.
+
+    Raises:
+        ValueError: the settings make no sense together.
+    """
+
+    rate: float = 1e-4
+    kappa: float = 0.01
+    normalised: bool = False
+    triangular: bool = False
+    relative: bool = False
+    guarded: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.rate >= 0:
+            raise ValueError(f"the decorrelation rate must not be negative, but is {self.rate:g}")
+        if not 0 <= self.kappa <= 1:
+            raise ValueError(f"kappa is a share, from 0 to 1, not {self.kappa:g}")
+        if self.triangular and self.kappa:
+            raise ValueError("a triangular transform keeps its unit diagonal: kappa must be 0")
+        if self.relative and not self.triangular:
+            raise ValueError("relative steps are for a triangular transform")
+
+    @torch.no_grad()
+    def update(self, transform: Tensor, rows: Tensor, scale: Tensor | None = None) -> Correlations:
+        """Moves R, in place.
+
+        Args:
+            transform: R of every part, shape (parts, features, features).
+            rows: inputs x, shape (parts, rows, features).
+            scale: for relative steps, what is known of E[z^2] beside these rows, shape
+                (parts, features); the larger of both divides.
+        """
+        outputs = rows @ transform.mT
+        second = outputs.square().mean(dim=1)
+        weight = (1.0 - self.kappa) / (_pairs(rows) if self.normalised else 1)
+        if self.triangular:
+            divisor = self._divisor(second, scale)
+            moved, norm = _triangular(outputs, transform, divisor)
+            squares = _squares(outputs, second)
+            spread = second / divisor
+        else:
+            moved, squares = _symmetric(outputs, transform, second)
+            norm, spread = squares.sqrt(), second
+        off = second - 1.0
+        direction = weight * moved
+        if self.kappa:
+            direction += self.kappa * off[:, :, None] * transform
+        rate = torch.full_like(squares, self.rate)
+        if self.guarded:
+            bound = weight * (norm + _two_largest(spread))
+            bound = bound + self.kappa * off.abs().amax(dim=1).clamp(min=1.0)
+            rate = torch.minimum(rate, 1.0 / bound.clamp(min=TINY))
+        transform -= rate[:, None, None] * direction
+        return Correlations(second, squares, self.loss(squares, second), rate)
+
+    def loss(self, squares: Tensor, second: Tensor) -> Tensor:
+        """The decorrelation loss, mean over parts.
+
+        Args:
+            squares: the sum of C^2, shape (parts,).
+            second: E[z^2], shape (parts, features).
+        """
+        width = second.shape[1]
+        unit = (second - 1.0).square().sum(dim=1)
+        if self.normalised:
+            squares, divisor = squares / max(width - 1, 1), width
+        else:
+            divisor = width**2
+        return ((1.0 - self.kappa) * squares + self.kappa * unit).mean() / divisor
+
+    def _divisor(self, second: Tensor, scale: Tensor | None) -> Tensor:
+        if not self.relative:
+            return torch.ones_like(second)
+        larger = second if scale is None else torch.maximum(second, scale)
+        return torch.maximum(larger, TINY * larger.amax(dim=1, keepdim=True)).clamp(min=TINY)
+
+
+def _pairs(rows: Tensor) -> int:
+    return max(rows.shape[2] - 1, 1)
+
+
+def _squares(outputs: Tensor, second: Tensor) -> Tensor:
+    """The sum of C^2, shape (parts,), from whichever product of the outputs is smaller."""
+    count, width = outputs.shape[1:]
+    product = outputs @ outputs.mT if count < width else outputs.mT @ outputs
+    total = (product / count).square().sum(dim=(1, 2))
+    return (total - second.square().sum(dim=1)).clamp(min=0.0)
+
+
+def _symmetric(outputs: Tensor, transform: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """C R and the sum of C^2."""
+    count, width = outputs.shape[1:]
+    if count < width:
+        moved = outputs.mT @ (outputs @ transform) / count - second[:, :, None] * transform
+        return moved, _squares(outputs, second)
+    correlations = outputs.mT @ outputs / count
+    correlations.diagonal(dim1=1, dim2=2).zero_()
+    return correlations @ transform, correlations.square().sum(dim=(1, 2))
+
+
+def _triangular(outputs: Tensor, transform: Tensor, divisor: Tensor) -> tuple[Tensor, Tensor]:
+    """The strictly lower part of C / divisor times R, and |C| over the roots of both divisors."""
+    correlations = outputs.mT @ outputs / outputs.shape[1]
+    correlations.diagonal(dim1=1, dim2=2).zero_()
+    root = divisor.sqrt()
+    norm = (correlations / root[:, :, None] / root[:, None, :]).square().sum(dim=(1, 2)).sqrt()
+    return (correlations / divisor[:, None, :]).tril(-1) @ transform, norm
+
+
+def _two_largest(values: Tensor) -> Tensor:
+    """The sum of the two largest, shape (parts,)."""
+    return values.topk(min(2, values.shape[1]), dim=1).values.sum(dim=1)

@@ -1,0 +1,110 @@
+"""The transform R of one weight tensor: what it learns from, and how it is fused into the weight.
+
+The layer computes W (R x) + b. Since R is linear, that is one ordinary kernel A = W R of the shape
+of W: the forward pass costs what it did, gradients reach W through A, and A is what is exported
+(Dalm et al., arXiv 2405.02385). The bias stays outside, as R x is zero where x is.
+
+W is seen as an array of shape (parts, outputs, features, stack): a grouped convolution has a part
+for every group, and what shares one R is stacked. Over *patches* a convolution's features are
+(channel, tap) and nothing is stacked; over plain *channels* its taps are, and so are the positions
+that a flattened map has of each channel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from onnxprune.linear_map import FeatureSpec
+from onnxprune.train.decorrelating_rule import Correlations, DecorrelatingRule
+
+
+class Decorrelator(torch.nn.Module):
+    """R of the features of some rows, and the second moments of z = R x.
+
+    Args:
+        parts: independent transforms.
+        features: of each.
+        rule: how R moves.
+        constant: whether R is over x with a constant 1 behind it. In a triangular R the last row
+            then predicts the constant and all others are as without it.
+
+    Attributes:
+        transform: R, the identity at first, shape (parts, size, size).
+        second: a running mean of E[z^2], shape (parts, size).
+        steps: how often it has learnt, shape ().
+    """
+
+    transform: Tensor
+    second: Tensor
+    steps: Tensor
+
+    def __init__(
+        self, parts: int, features: int, rule: DecorrelatingRule, *, constant: bool = False
+    ) -> None:
+        super().__init__()
+        size = features + constant
+        self.rule = rule
+        self.constant = constant
+        self.register_buffer("transform", torch.eye(size).repeat(parts, 1, 1))
+        self.register_buffer("second", torch.zeros(parts, size))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def learn(self, rows: Tensor) -> Correlations:
+        """Takes one step.
+
+        Args:
+            rows: x, shape (parts, rows, features).
+        """
+        if self.constant:
+            rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], dim=2)
+        found = self.rule.update(self.transform, rows, self.second)
+        self.steps += 1
+        gain = max(self.rule.rate, 1.0 / int(self.steps))
+        self.second.lerp_(found.second, min(gain, 1.0))
+        return found
+
+    @property
+    def of_features(self) -> Tensor:
+        """R without the constant, shape (parts, features, features)."""
+        return self.transform[:, :-1, :-1] if self.constant else self.transform
+
+
+class FusedWeight(torch.nn.Module):
+    """A = W R.
+
+    Args:
+        decorrelator: R.
+        spec: what a row of x is.
+        in_axis: axis of W that multiplies features: 1 for a convolution, whose parts lie along
+            axis 0.
+    """
+
+    def __init__(self, decorrelator: Decorrelator, spec: FeatureSpec, in_axis: int) -> None:
+        super().__init__()
+        self.decorrelator = decorrelator
+        self._spec = spec
+        self._in_axis = in_axis
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight the layer uses, of the shape of W."""
+        transform = self.decorrelator.of_features
+        with torch.autocast(weight.device.type, enabled=False):
+            outputs_first = weight if self._in_axis else weight.T
+            matrices = self._spread(outputs_first)
+            mixed = (matrices.mT @ transform[:, None].to(weight.dtype)).mT
+            fused = self._joined(mixed).reshape(outputs_first.shape)
+            return fused if self._in_axis else fused.T
+
+    def _spread(self, weight: Tensor) -> Tensor:
+        """W, outputs first, as an array of shape (parts, outputs, features, stack)."""
+        parts, features = self.decorrelator.of_features.shape[:2]
+        shaped = weight.reshape(parts, weight.shape[0] // parts, -1)
+        if self._spec.fold_major:
+            return shaped.reshape(*shaped.shape[:2], features, -1)
+        return shaped.reshape(*shaped.shape[:2], -1, features).transpose(2, 3)
+
+    def _joined(self, matrices: Tensor) -> Tensor:
+        """The inverse of ``_spread`` but for the shape."""
+        return matrices if self._spec.fold_major else matrices.transpose(2, 3)
