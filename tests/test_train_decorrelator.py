@@ -100,10 +100,10 @@ def test_no_rows_are_refused(share: float, points: int) -> None:
 # --- A = W R ------------------------------------------------------------------------------------
 
 
-def moved(parts: int, features: int, *, constant: bool = False, triangular: bool = False):  # type: ignore[no-untyped-def]
+def moved(parts: int, features: int, *, triangular: bool = False):  # type: ignore[no-untyped-def]
     """A decorrelator that is no longer the identity."""
     rule = TRIANGULAR if triangular else DecorrelatingRule()
-    found = Decorrelator(parts, features, rule, constant=constant)
+    found = Decorrelator(parts, features, rule)
     noise = torch.randn(found.transform.shape, generator=generator(3)) / math.sqrt(features)
     found.transform += noise.tril(-1) if triangular else noise
     return found
@@ -128,7 +128,7 @@ def test_a_fused_kernel_multiplies_decorrelated_patches(name: str) -> None:
     weight = torch.randn(8, inputs, *spec.window.kernel, generator=generator(1))
     x = torch.randn(shape, generator=generator())
     decorrelator = moved(spec.parts, inputs * spec.window.taps)
-    fused = FusedWeight(decorrelator, spec, 1)(weight)
+    fused = FusedWeight(decorrelator)(weight)
     assert fused.shape == weight.shape
     patches = ALL.rows(spec, x, generator()) @ decorrelator.transform.mT
     products = patches @ weight.reshape(spec.parts, 8 // spec.parts, -1).mT
@@ -142,21 +142,20 @@ def test_a_fused_kernel_multiplies_decorrelated_patches(name: str) -> None:
 def test_a_fused_kernel_reads_decorrelated_channels(parts: int) -> None:
     """Padding included: R x is zero where x is."""
     spec = FeatureSpec("x", 4, 1, PLAIN, parts)
-    plain = FeatureSpec("x", 4, 1, None, parts)
     weight = torch.randn(8, 4 // parts, 3, 3, generator=generator(1))
     x = torch.randn(5, 4, 7, 6, generator=generator())
-    decorrelator = moved(parts, 4 // parts, constant=True, triangular=True)
+    decorrelator = moved(parts, 4 // parts, triangular=True)
     channels = x.reshape(5, parts, 4 // parts, 42)
-    z = (decorrelator.of_features @ channels).reshape(x.shape)
-    fused = FusedWeight(decorrelator, plain, 1)(weight)
+    z = (decorrelator.transform @ channels).reshape(x.shape)
+    fused = FusedWeight(decorrelator)(weight)
     torch.testing.assert_close(
         convolved(spec, x, fused), convolved(spec, z, weight), rtol=1e-4, atol=1e-4
     )
 
 
-@pytest.mark.parametrize("in_axis", [0, 1])
+@pytest.mark.parametrize("inputs_first", [False, True])
 @pytest.mark.parametrize("name", ["features", "flattened", "flattened, channels last"])
-def test_a_fused_matrix_reads_decorrelated_features(name: str, in_axis: int) -> None:
+def test_a_fused_matrix_reads_decorrelated_features(name: str, inputs_first: bool) -> None:
     spec, (_, width) = SPECS[name]
     weight = torch.randn(3, width, generator=generator(1))
     x = torch.randn(5, width, generator=generator())
@@ -164,20 +163,20 @@ def test_a_fused_matrix_reads_decorrelated_features(name: str, in_axis: int) -> 
     rows = ALL.rows(spec, x, generator())[0] @ decorrelator.transform[0].mT
     z = rows.reshape(5, spec.fold, -1)
     z = z.transpose(1, 2).reshape(5, -1) if spec.fold_major else z.reshape(5, -1)
-    given = weight if in_axis else weight.T
-    fused = FusedWeight(decorrelator, spec, in_axis)(given)
+    given = weight.T if inputs_first else weight
+    layout = {"inputs_first": inputs_first, "stack_major": spec.fold_major}
+    fused = FusedWeight(decorrelator, **layout)(given)
     assert fused.shape == given.shape
-    torch.testing.assert_close(x @ (fused.T if in_axis else fused), z @ weight.T)
+    torch.testing.assert_close(x @ (fused if inputs_first else fused.T), z @ weight.T)
 
 
 def test_the_identity_changes_nothing_and_gradients_reach_w() -> None:
     weight = torch.randn(8, 4, 3, 3, generator=generator(1), requires_grad=True)
-    spec, _ = SPECS["patches"]
-    fresh = FusedWeight(Decorrelator(1, 36, DecorrelatingRule()), spec, 1)
+    fresh = FusedWeight(Decorrelator(1, 36, DecorrelatingRule()))
     assert torch.equal(fresh(weight), weight)
     decorrelator = moved(1, 36)
     gradient = torch.randn(weight.shape, generator=generator(2))
-    FusedWeight(decorrelator, spec, 1)(weight).backward(gradient)
+    FusedWeight(decorrelator)(weight).backward(gradient)
     expected = gradient.reshape(8, 36) @ decorrelator.transform[0].T
     torch.testing.assert_close(weight.grad.reshape(8, 36), expected)
 
@@ -214,7 +213,7 @@ def test_the_constant_leaves_the_rest_as_it_is() -> None:
     for _ in range(100):
         with_constant.learn(x)
         without.learn(x)
-    torch.testing.assert_close(with_constant.of_features, without.transform)
+    torch.testing.assert_close(with_constant.transform[:, :-1, :-1], without.transform)
 
 
 def test_what_holds_no_moments_is_refused() -> None:

@@ -67,7 +67,8 @@ class DecorrelatingRule:
         kappa: how much unit second moments count beside no correlations, from 0 to 1.
         normalised: whether loss and rule are normalised.
         triangular: whether only the strictly lower part of C counts; kappa has to be 0.
-        relative: whether column j of C is divided by E[z_j^2]; only with ``triangular``.
+        relative: whether column j of C is divided by E[z_j^2], and by nothing else; only with
+            ``triangular``.
         guarded: whether steps are shortened to what is stable.
 
     Raises:
@@ -103,7 +104,8 @@ class DecorrelatingRule:
         """
         outputs = rows @ transform.mT
         second = outputs.square().mean(dim=1)
-        weight = (1.0 - self.kappa) / (_pairs(rows) if self.normalised else 1)
+        pairs = max(rows.shape[2] - 1, 1) if self.normalised and not self.relative else 1
+        weight = (1.0 - self.kappa) / pairs
         if self.triangular:
             divisor = self._divisor(second, scale)
             moved, norm = _triangular(outputs, transform, divisor)
@@ -144,10 +146,6 @@ class DecorrelatingRule:
             return torch.ones_like(second)
         larger = second if scale is None else torch.maximum(second, scale)
         return torch.maximum(larger, TINY * larger.amax(dim=1, keepdim=True)).clamp(min=TINY)
-
-
-def _pairs(rows: Tensor) -> int:
-    return max(rows.shape[2] - 1, 1)
 
 
 def _squares(outputs: Tensor, second: Tensor) -> Tensor:

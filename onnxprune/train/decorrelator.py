@@ -15,7 +15,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from onnxprune.linear_map import FeatureSpec
 from onnxprune.train.decorrelating_rule import Correlations, DecorrelatingRule
 
 
@@ -59,52 +58,50 @@ class Decorrelator(torch.nn.Module):
         """
         if self.constant:
             rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], dim=2)
-        found = self.rule.update(self.transform, rows, self.second)
+        with torch.autocast(rows.device.type, enabled=False):
+            found = self.rule.update(self.transform, rows, self.second)
         self.steps += 1
         gain = max(self.rule.rate, 1.0 / int(self.steps))
         self.second.lerp_(found.second, min(gain, 1.0))
         return found
-
-    @property
-    def of_features(self) -> Tensor:
-        """R without the constant, shape (parts, features, features)."""
-        return self.transform[:, :-1, :-1] if self.constant else self.transform
 
 
 class FusedWeight(torch.nn.Module):
     """A = W R.
 
     Args:
-        decorrelator: R.
-        spec: what a row of x is.
-        in_axis: axis of W that multiplies features: 1 for a convolution, whose parts lie along
-            axis 0.
+        decorrelator: R, without a constant.
+        inputs_first: whether W has shape (inputs, outputs). Otherwise outputs come first, and
+            parts lie along them.
+        stack_major: whether what is stacked runs fastest along the inputs, or the features do.
     """
 
-    def __init__(self, decorrelator: Decorrelator, spec: FeatureSpec, in_axis: int) -> None:
+    def __init__(
+        self, decorrelator: Decorrelator, *, inputs_first: bool = False, stack_major: bool = True
+    ) -> None:
         super().__init__()
         self.decorrelator = decorrelator
-        self._spec = spec
-        self._in_axis = in_axis
+        self._inputs_first = inputs_first
+        self._stack_major = stack_major
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight the layer uses, of the shape of W."""
-        transform = self.decorrelator.of_features
+        transform = self.decorrelator.transform
         with torch.autocast(weight.device.type, enabled=False):
-            outputs_first = weight if self._in_axis else weight.T
+            outputs_first = weight.T if self._inputs_first else weight
             matrices = self._spread(outputs_first)
             mixed = (matrices.mT @ transform[:, None].to(weight.dtype)).mT
             fused = self._joined(mixed).reshape(outputs_first.shape)
-            return fused if self._in_axis else fused.T
+            return fused.T if self._inputs_first else fused
 
     def _spread(self, weight: Tensor) -> Tensor:
         """W, outputs first, as an array of shape (parts, outputs, features, stack)."""
-        parts, features = self.decorrelator.of_features.shape[:2]
+        parts, features = self.decorrelator.transform.shape[:2]
         shaped = weight.reshape(parts, weight.shape[0] // parts, -1)
-        if self._spec.fold_major:
+        if self._stack_major:
             return shaped.reshape(*shaped.shape[:2], features, -1)
         return shaped.reshape(*shaped.shape[:2], -1, features).transpose(2, 3)
 
     def _joined(self, matrices: Tensor) -> Tensor:
         """The inverse of ``_spread`` but for the shape."""
-        return matrices if self._spec.fold_major else matrices.transpose(2, 3)
+        return matrices if self._stack_major else matrices.transpose(2, 3)

@@ -1,15 +1,166 @@
-"""Moments that training learns on the way: R and D of a triangular transform are those of a Gram.
+"""Moments that training learns on the way, for pruning without a calibration pass.
 
-At rest R = L^-1 and E[z^2] = D of E[x x^T] = L D L^T, so that E[x x^T] = R^-1 D R^-T. With the
-constant 1 behind x that is all Subspace Node Pruning (arXiv 2405.17506) asks of the samples.
+At rest a triangular transform has R = L^-1 and E[z^2] = D of E[x x^T] = L D L^T, so that
+E[x x^T] = R^-1 D R^-T. With the constant 1 behind x that is all that pruning by plain channels asks
+of samples (Subspace Node Pruning, arXiv 2405.17506): rankings, ratios and recovery follow from the
+file as they do from samples. Convolutions are seen as ``snp`` sees them: a row is the channels at
+one position, not a patch.
+
+The activations are those of training: BatchNormalization uses the batch's statistics there, and
+weights still move. R forgets with a time of 1 / eps steps.
 """
 
 from __future__ import annotations
 
-import torch
+import logging
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from onnxprune.arrays import Array
+from onnxprune.canonical import canonicalise
 from onnxprune.gram import Gram
+from onnxprune.linear_map import FeatureSpec
+from onnxprune.plain_channels import plain_specs
+from onnxprune.rewrite import digest
+from onnxprune.saved_moments import SavedMoments
+from onnxprune.statistics import sums_bytes
+from onnxprune.train.decorrelating_rule import DecorrelatingRule
 from onnxprune.train.decorrelator import Decorrelator
+from onnxprune.train.method import Changes, Method, Step
+from onnxprune.train.network import TrainableNetwork
+from onnxprune.train.observation import Observer, in_front_of_dropout
+from onnxprune.train.sampled_rows import RowSampler
+
+RATE = 0.02
+"""Eps of the relative steps of R: moments are as exact as those of 100 steps' rows."""
+
+logger = logging.getLogger(__name__)
+
+
+class OnlineMoments:
+    """Another method of training, with the moments of what layers read learnt beside it.
+
+    Nothing of the training changes: the transforms only watch.
+
+    Args:
+        method: the other method.
+        network: the network.
+        model: what the network was made of.
+        sampler: how many rows are taken of a batch.
+        rate: eps of the relative steps of R.
+        seed: of the choice of rows.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        network: TrainableNetwork,
+        model: onnx.ModelProto,
+        *,
+        sampler: RowSampler = RowSampler(),  # noqa: B008  frozen
+        rate: float = RATE,
+        seed: int = 0,
+    ) -> None:
+        self._method = method
+        self._rule = DecorrelatingRule(rate, 0.0, triangular=True, relative=True)
+        self._observer = Observer(sampler, seed)
+        self._device = network.device
+        self._specs: dict[str, FeatureSpec] = {}
+        self._learners: dict[str, Decorrelator] = {}
+        self._rows: dict[str, int] = {}
+        known = {*network.input_names, *(o for node in network.graph.nodes for o in node.outputs)}
+        for number, spec in enumerate(plain_specs(model)):
+            if spec.tensor not in known:
+                logger.info("moments of '%s' cannot be learnt: the file lacks it", spec.tensor)
+                continue
+            name = f"{number}:{spec.tensor}"
+            self._specs[name] = spec
+            tensor = in_front_of_dropout(network.graph, spec.tensor)
+            self._observer.watch(tensor, name, lambda _, spec=spec: spec)
+
+    def before_forward(self, step: Step) -> Changes:
+        """What the other method does differently, and rows are taken."""
+        changes = self._method.before_forward(step)
+        return Changes(self._observer.taps(changes.taps), changes.absent)
+
+    def penalty(self, step: Step) -> Tensor | float:
+        """The other method's."""
+        return self._method.penalty(step)
+
+    def after_backward(self, step: Step) -> None:
+        """The other method's."""
+        self._method.after_backward(step)
+
+    def after_step(self, step: Step) -> None:
+        """The other method's, then the transforms learn."""
+        self._method.after_step(step)
+        for name, rows in self._observer.taken().items():
+            if name not in self._learners:
+                self._learners[name] = self._new(rows.shape[0], rows.shape[2])
+            self._learners[name].learn(rows)
+            self._rows[name] = rows.shape[1]
+
+    def evaluation(self) -> Changes:
+        """The other method's."""
+        return self._method.evaluation()
+
+    def columns(self) -> Mapping[str, float]:
+        """The other method's."""
+        return self._method.columns()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The other method's, and what was learnt."""
+        learnt = {name: learner.state_dict() for name, learner in self._learners.items()}
+        return {
+            "method": self._method.state_dict(),
+            "observer": self._observer.state_dict(),
+            "learnt": learnt,
+            "rows": dict(self._rows),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned."""
+        self._method.load_state_dict(state["method"])
+        self._observer.load_state_dict(state["observer"])
+        for name, learnt in state["learnt"].items():
+            parts, size = learnt["second"].shape
+            self._learners[name] = self._new(parts, size - 1)
+            self._learners[name].load_state_dict(learnt)
+        self._rows = dict(state["rows"])
+
+    def finish(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """The other method's."""
+        return self._method.finish(model)
+
+    def moments(self, model: onnx.ModelProto, samples: Mapping[str, Array]) -> SavedMoments:
+        """What was learnt, as moments of a finished model.
+
+        Moments of what it no longer reads, or of other widths, are left out.
+
+        Args:
+            model: what ``finish`` returned.
+            samples: input name -> a few samples, to measure pruned models with.
+        """
+        learnt = {
+            self._specs[name]: gram_of(learner, self._rows[name])
+            for name, learner in self._learners.items()
+        }
+        sizes = sums_bytes(canonicalise(model), learnt)
+        wanted = set(plain_specs(model))
+        grams = {
+            spec: gram
+            for spec, gram in learnt.items()
+            if spec in wanted and sizes[spec] == gram.sums.nbytes
+        }
+        return SavedMoments(digest(model), grams, {k: np.asarray(v) for k, v in samples.items()})
+
+    def _new(self, parts: int, features: int) -> Decorrelator:
+        return Decorrelator(parts, features, self._rule, constant=True).to(self._device)
 
 
 def gram_of(decorrelator: Decorrelator, rows_per_step: int) -> Gram:
@@ -32,15 +183,14 @@ def gram_of(decorrelator: Decorrelator, rows_per_step: int) -> Gram:
         raise ValueError("the transform has learnt from no rows")
     transform = decorrelator.transform.double().cpu()
     parts, size = transform.shape[:2]
-    lower = torch.linalg.solve_triangular(
-        transform, torch.eye(size, dtype=transform.dtype).expand(parts, -1, -1), upper=False
-    )
+    unit = torch.eye(size, dtype=transform.dtype).expand(parts, -1, -1)
+    lower = torch.linalg.solve_triangular(transform, unit, upper=False)
     scaled = lower * decorrelator.second.double().cpu().clamp(min=0.0).sqrt()[:, None, :]
     moments = scaled @ scaled.mT
     # the constant's own moment is 1 only at rest
-    unit = torch.ones(parts, size, dtype=moments.dtype)
-    unit[:, -1] = moments[:, -1, -1].clamp(min=torch.finfo(torch.float32).tiny).rsqrt()
-    moments = moments * unit[:, :, None] * unit[:, None, :]
+    norm = torch.ones(parts, size, dtype=moments.dtype)
+    norm[:, -1] = moments[:, -1, -1].clamp(min=torch.finfo(torch.float32).tiny).rsqrt()
+    moments = moments * norm[:, :, None] * norm[:, None, :]
     known = 2.0 * rows_per_step / max(decorrelator.rule.rate, 1e-12)
     rows = max(1, round(min(known, float(rows_per_step * steps))))
     gram = Gram(parts, size - 1)
