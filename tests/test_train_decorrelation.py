@@ -12,10 +12,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from micro_models import build  # noqa: E402
-from small_networks import digits, perceptron  # noqa: E402
+from small_networks import MODELS, digits, perceptron  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from onnxprune.linear_map import FeatureSpec  # noqa: E402
+from onnxprune.model import load  # noqa: E402
 from onnxprune.plain_channels import plain_specs  # noqa: E402
 from onnxprune.runtime import Session  # noqa: E402
 from onnxprune.train import decorrelation  # noqa: E402
@@ -155,7 +156,9 @@ def features(name: str, *, triangular: bool) -> dict[str, tuple[int, int]]:
     model = NETWORKS[name]()
     settings = TRIANGULAR if triangular else FAST
     method = Decorrelation(TrainableNetwork(model), settings, plain=plain_specs(model))
-    names = [node.op_type for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    names = [
+        node.op_type for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")
+    ]
     shapes = [tuple(d.transform.shape[:2]) for d in method.decorrelators.values()]
     return dict(zip(map("{}{}".format, names, range(len(names))), shapes, strict=True))
 
@@ -209,16 +212,13 @@ def test_planted_correlations_fall_tenfold(settings: DecorrelationSettings) -> N
 
 def test_settings_choose_the_layers() -> None:
     model = perceptron()
-    names = [node.name or f"Gemm_{i}" for i, node in enumerate(model.graph.node)]
-    assert names
-    network = TrainableNetwork(model)
-    every = Decorrelation(network).decorrelators
+    every = Decorrelation(TrainableNetwork(model)).decorrelators
     assert len(every) == 2
     (one,) = Decorrelation(
         TrainableNetwork(model), DecorrelationSettings(layers=f"^{next(iter(every))}$")
     ).decorrelators
     assert one == next(iter(every))
-    with pytest.raises(ValueError, match="no layer is decorrelated: .* 'nothing' is found in"):
+    with pytest.raises(ValueError, match=r"no layer is decorrelated: .* 'nothing' is found in"):
         Decorrelation(TrainableNetwork(model), DecorrelationSettings(layers="nothing"))
     with pytest.raises(ValueError, match="not a regular expression"):
         DecorrelationSettings(layers="(")
@@ -309,10 +309,6 @@ def test_half_precision_leaves_the_transform_in_single() -> None:
 
 def test_digits_are_learnt() -> None:
     """A sanity check on real images; the bench compares."""
-    from small_networks import MODELS
-
-    from onnxprune.model import load
-
     images = torch.tensor(digits("digits_test.npz"))
     labels = torch.tensor(digits("digits_test.npz", "labels"))
     model = load(MODELS / "mlp_digits.onnx")
@@ -320,7 +316,9 @@ def test_digits_are_learnt() -> None:
     with torch.no_grad():
         for parameter in network.weights.values():
             if parameter.dim() == 2:
-                torch.nn.init.kaiming_uniform_(parameter, generator=torch.Generator().manual_seed(0))
+                torch.nn.init.kaiming_uniform_(
+                    parameter, generator=torch.Generator().manual_seed(0)
+                )
             else:
                 parameter.zero_()
     method = Decorrelation(network, DecorrelationSettings(rate=1e-3))

@@ -117,7 +117,7 @@ class Decorrelation(Backpropagation):
     def __init__(
         self,
         network: TrainableNetwork,
-        settings: DecorrelationSettings = DecorrelationSettings(),  # noqa: B008  frozen
+        settings: DecorrelationSettings = DecorrelationSettings(),
         *,
         seed: int = 0,
         plain: Sequence[FeatureSpec] = (),

@@ -33,7 +33,7 @@ from onnxprune.train.decorrelating_rule import DecorrelatingRule
 from onnxprune.train.decorrelator import Decorrelator
 from onnxprune.train.method import Changes, Method, Step
 from onnxprune.train.network import TrainableNetwork
-from onnxprune.train.observation import Observer, in_front_of_dropout
+from onnxprune.train.observation import Observer, SpecOf, in_front_of_dropout
 from onnxprune.train.sampled_rows import RowSampler
 
 RATE = 0.02
@@ -62,7 +62,7 @@ class OnlineMoments:
         network: TrainableNetwork,
         model: onnx.ModelProto,
         *,
-        sampler: RowSampler = RowSampler(),  # noqa: B008  frozen
+        sampler: RowSampler = RowSampler(),
         rate: float = RATE,
         seed: int = 0,
     ) -> None:
@@ -81,7 +81,7 @@ class OnlineMoments:
             name = f"{number}:{spec.tensor}"
             self._specs[name] = spec
             tensor = in_front_of_dropout(network.graph, spec.tensor)
-            self._observer.watch(tensor, name, lambda _, spec=spec: spec)
+            self._observer.watch(tensor, name, _always(spec))
 
     def before_forward(self, step: Step) -> Changes:
         """What the other method does differently, and rows are taken."""
@@ -161,6 +161,10 @@ class OnlineMoments:
 
     def _new(self, parts: int, features: int) -> Decorrelator:
         return Decorrelator(parts, features, self._rule, constant=True).to(self._device)
+
+
+def _always(spec: FeatureSpec) -> SpecOf:
+    return lambda _: spec
 
 
 def gram_of(decorrelator: Decorrelator, rows_per_step: int) -> Gram:
