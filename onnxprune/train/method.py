@@ -38,18 +38,21 @@ class Step:
         number: steps that have been taken before.
         total: steps that there will be, as far as is known; it may change when time is limited.
         feed: the batch, input name -> tensor.
-        labels: the classes of its samples, shape (samples,).
+        labels: the classes of its samples, shape (samples,); None where none are learnt.
         loss: the mean loss on the batch with other changes, differentiable; each call is one more
             forward pass, in which BatchNormalization leaves its running statistics as they are.
         rate: the learning rate.
+        average: a tensor's mean over all processes that train together, each on its part of the
+            batch; what a method estimates from its batch has to go through it.
     """
 
     number: int
     total: int
     feed: Mapping[str, Tensor]
-    labels: Tensor
+    labels: Tensor | None
     loss: Callable[[Changes], Tensor]
     rate: float
+    average: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
 
 class Method(Protocol):
@@ -69,6 +72,9 @@ class Method(Protocol):
 
     def evaluation(self) -> Changes:
         """How the network is evaluated."""
+
+    def may_keep(self) -> bool:
+        """Whether the network as it is now could be the result, if it is the best so far."""
 
     def columns(self) -> Mapping[str, float]:
         """What is logged beside loss and accuracy; the same names every time."""
@@ -103,6 +109,10 @@ class Backpropagation:
     def evaluation(self) -> Changes:
         """As the network is."""
         return Changes()
+
+    def may_keep(self) -> bool:
+        """It always could."""
+        return True
 
     def columns(self) -> Mapping[str, float]:
         """No columns."""
