@@ -181,6 +181,23 @@ def test_the_identity_changes_nothing_and_gradients_reach_w() -> None:
     torch.testing.assert_close(weight.grad.reshape(8, 36), expected)
 
 
+def test_processes_that_average_learn_what_one_learns_from_all_rows() -> None:
+    rule = DecorrelatingRule(0.01, 0.1, guarded=False)
+    rows = torch.randn(1, 40, 6, generator=generator())
+    alone, *parts = (Decorrelator(1, 6, rule) for _ in range(3))
+    for own, some in zip(parts, rows.split(20, dim=1), strict=True):
+        own.learn(some)
+    means = {
+        own.shape: (own + other) / 2
+        for own, other in zip(parts[0].buffers(), parts[1].buffers(), strict=True)
+    }
+    together = Decorrelator(1, 6, rule)
+    together.learn(rows[:, :20], lambda tensor: means[tensor.shape])
+    alone.learn(rows)
+    torch.testing.assert_close(together.transform, alone.transform)
+    torch.testing.assert_close(together.second, alone.second)
+
+
 # --- moments of R and D -------------------------------------------------------------------------
 
 

@@ -170,7 +170,7 @@ class Decorrelation(Backpropagation):
     def after_step(self, step: Step) -> None:
         """R moves."""
         for name, rows in self._observer.taken().items():
-            self._losses.add(name, self.decorrelators[name].learn(rows).loss)
+            self._losses.add(name, self.decorrelators[name].learn(rows, step.average).loss)
 
     def columns(self) -> Mapping[str, float]:
         """The decorrelation loss of every layer, mean over the steps since the last call."""

@@ -12,6 +12,8 @@ that a flattened map has of each channel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -50,19 +52,22 @@ class Decorrelator(torch.nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def learn(self, rows: Tensor) -> Correlations:
+    def learn(self, rows: Tensor, average: Callable[[Tensor], Tensor] = lambda x: x) -> Correlations:
         """Takes one step.
 
         Args:
             rows: x, shape (parts, rows, features).
+            average: a tensor's mean over all processes that train together: R and D stay the same
+                in all of them.
         """
         if self.constant:
             rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], dim=2)
         with torch.autocast(rows.device.type, enabled=False):
             found = self.rule.update(self.transform, rows, self.second)
+        self.transform.copy_(average(self.transform))
         self.steps += 1
         gain = max(self.rule.rate, 1.0 / int(self.steps))
-        self.second.lerp_(found.second, min(gain, 1.0))
+        self.second.lerp_(average(found.second), min(gain, 1.0))
         return found
 
 

@@ -104,12 +104,16 @@ class OnlineMoments:
         for name, rows in self._observer.taken().items():
             if name not in self._learners:
                 self._learners[name] = self._new(rows.shape[0], rows.shape[2])
-            self._learners[name].learn(rows)
+            self._learners[name].learn(rows, step.average)
             self._rows[name] = rows.shape[1]
 
     def evaluation(self) -> Changes:
         """The other method's."""
         return self._method.evaluation()
+
+    def may_keep(self) -> bool:
+        """The other method's."""
+        return self._method.may_keep()
 
     def columns(self) -> Mapping[str, float]:
         """The other method's."""
