@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import onnx
 from torch import Tensor
 
-from onnxprune.train.network import NO_TAPS, Taps
+from onnxprune.train.network import Taps
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Changes:
         absent: see there.
     """
 
-    taps: Taps = field(default_factory=lambda: NO_TAPS)
+    taps: Taps = field(default_factory=dict)
     absent: Collection[str] = ()
 
 
