@@ -278,7 +278,7 @@ def test_it_goes_on_exactly_where_it_was_stopped(settings: DecorrelationSettings
 
     def start() -> tuple[TrainableNetwork, Decorrelation]:
         network = TrainableNetwork(model)
-        return network, Decorrelation(network, settings, seed=3, plain=plain_specs(model))
+        return network, Decorrelation(network, settings, plain=plain_specs(model))
 
     through, method = start()
     train(through, method, x, labels, steps=7)

@@ -115,7 +115,7 @@ def test_without_the_guard_loud_inputs_diverge_and_with_it_they_do_not(triangula
     assert correlation(transform, x) < correlation(torch.eye(WIDTH), x) / 3
 
 
-@pytest.mark.parametrize("kappa", [0.0, 0.5])
+@pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_steps_stay_where_they_are_stable(scale: float, kappa: float) -> None:
     """The bound on pairs holds, and E|z|^2 of these rows never grows with kappa = 0."""

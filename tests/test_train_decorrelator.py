@@ -211,7 +211,7 @@ def test_moments_are_those_of_the_rows() -> None:
     draws = generator(2)
     for _ in range(600):
         decorrelator.learn(x[torch.randint(len(x), (batch,), generator=draws)][None])
-    found = gram_of(decorrelator, batch)
+    found = gram_of(decorrelator)
     assert found.rows == round(2 * batch / 0.02)
     assert found.part()[-1, -1] == pytest.approx(1.0)
     ones = torch.cat([x, torch.ones(len(x), 1)], dim=1).double()
@@ -240,4 +240,4 @@ def test_what_holds_no_moments_is_refused() -> None:
         Decorrelator(1, 4, TRIANGULAR, constant=True),
     ):
         with pytest.raises(ValueError, match=r"constant holds a Gram|learnt from no rows"):
-            gram_of(decorrelator, 10)
+            gram_of(decorrelator)

@@ -50,6 +50,7 @@ def run(
     size: int = 64,
 ) -> None:
     for number in numbers:
+        torch.manual_seed(number)  # as the loop does
         draws = torch.Generator().manual_seed(number)
         batch = x[torch.randperm(len(x), generator=draws)[:size]]
         changes = method.before_forward(step(batch, number))
@@ -129,19 +130,19 @@ def test_they_are_the_moments_of_every_kind_of_reader(training: bool) -> None:
 
 def test_it_goes_on_exactly_where_it_was_stopped(tmp_path: Path) -> None:
     x = torch.randn(100, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    network = TrainableNetwork(DROPPED).eval()
 
-    def start() -> OnlineMoments:
-        return OnlineMoments(Backpropagation(), network, DROPPED, seed=4)
+    def start() -> tuple[TrainableNetwork, OnlineMoments]:
+        network = TrainableNetwork(DROPPED).eval()
+        return network, OnlineMoments(Backpropagation(), network, DROPPED)
 
     through, before, after = start(), start(), start()
-    run(network, through, x, range(6))
-    run(network, before, x, range(4))
-    torch.save(before.state_dict(), tmp_path / "state.pt")
-    after.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    run(network, after, x, range(4, 6))
+    run(*through, x, range(6))
+    run(*before, x, range(4))
+    torch.save(before[0].state_dict(), tmp_path / "state.pt")
+    after[0].load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    run(*after, x, range(4, 6))
     samples = {"x": x[:3].numpy()}
-    one, other = through.moments(DROPPED, samples), after.moments(DROPPED, samples)
+    one, other = (method.moments(DROPPED, samples) for _, method in (through, after))
     for spec, gram in one.grams.items():
         np.testing.assert_array_equal(gram.sums, other.grams[spec].sums)
 

@@ -106,7 +106,6 @@ class Decorrelation(Backpropagation):
     Args:
         network: the network.
         settings: settings.
-        seed: of the choice of rows.
         plain: for a triangular R, features of plain channels, which tell apart the channels of a
             flattened map (see ``plain_channels``); what is not among them is taken as it is.
 
@@ -119,11 +118,10 @@ class Decorrelation(Backpropagation):
         network: TrainableNetwork,
         settings: DecorrelationSettings = DecorrelationSettings(),
         *,
-        seed: int = 0,
         plain: Sequence[FeatureSpec] = (),
     ) -> None:
         self.settings = settings
-        self._observer = Observer(settings.make_sampler(), seed)
+        self._observer = Observer(settings.make_sampler())
         self.decorrelators: dict[str, Decorrelator] = {}
         self._losses = LossLog()
         sharers: dict[str, list[LinearLayer]] = {}
@@ -173,15 +171,17 @@ class Decorrelation(Backpropagation):
             self._losses.add(name, self.decorrelators[name].learn(rows, step.average).loss)
 
     def columns(self) -> Mapping[str, float]:
-        """The decorrelation loss of every layer, mean over the steps since the last call."""
+        """The decorrelation loss of every layer, mean over the steps since the last call.
+
+        Not a number before there were any.
+        """
         losses = self._losses.means(self.decorrelators)
         return {f"decorrelation of {name}": loss for name, loss in losses.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """R is the network's own; what is left are the next rows and the losses so far."""
-        return {"observer": self._observer.state_dict(), "losses": self._losses.state_dict()}
+        """R is the network's own; what is left are the losses so far."""
+        return {"losses": self._losses.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` returned."""
-        self._observer.load_state_dict(state["observer"])
         self._losses.load_state_dict(state["losses"])

@@ -34,11 +34,13 @@ class Decorrelator(torch.nn.Module):
         transform: R, the identity at first, shape (parts, size, size).
         second: a running mean of E[z^2], shape (parts, size).
         steps: how often it has learnt, shape ().
+        rows: from how many rows, shape ().
     """
 
     transform: Tensor
     second: Tensor
     steps: Tensor
+    rows: Tensor
 
     def __init__(
         self, parts: int, features: int, rule: DecorrelatingRule, *, constant: bool = False
@@ -50,9 +52,12 @@ class Decorrelator(torch.nn.Module):
         self.register_buffer("transform", torch.eye(size).repeat(parts, 1, 1))
         self.register_buffer("second", torch.zeros(parts, size))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("rows", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def learn(self, rows: Tensor, average: Callable[[Tensor], Tensor] = lambda x: x) -> Correlations:
+    def learn(
+        self, rows: Tensor, average: Callable[[Tensor], Tensor] = lambda x: x
+    ) -> Correlations:
         """Takes one step.
 
         Args:
@@ -66,8 +71,9 @@ class Decorrelator(torch.nn.Module):
             found = self.rule.update(self.transform, rows, self.second)
         self.transform.copy_(average(self.transform))
         self.steps += 1
-        gain = max(self.rule.rate, 1.0 / int(self.steps))
-        self.second.lerp_(average(found.second), min(gain, 1.0))
+        self.rows += rows.shape[1]
+        gain = self.steps.float().reciprocal().clamp(min=min(self.rule.rate, 1.0))
+        self.second.lerp_(average(found.second), gain)
         return found
 
 

@@ -279,7 +279,7 @@ class Trainer:
             "learning_rate": self._rate,
             "seconds": round(position.seconds, 3),
         }
-        self._history.add(row | dict(self._method.columns()))
+        self._history.add(row | {k: _known(v) for k, v in self._method.columns().items()})
 
     def _keep(self, score: Score) -> None:
         wanted = self._options.keep == "best" and self._method.may_keep()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -24,14 +23,15 @@ UNCHANGED = ("Dropout", "Identity")
 class Observer:
     """Taps that take rows, and the rows that were taken.
 
+    The choice of rows follows from the seed that torch has, which the loop sets anew for every
+    step; nothing is drawn from torch itself, so that what else is random stays as it would be.
+
     Args:
         sampler: how many rows.
-        seed: of the choice.
     """
 
-    def __init__(self, sampler: RowSampler, seed: int) -> None:
-        self.sampler = sampler
-        self._generator = torch.Generator().manual_seed(seed)
+    def __init__(self, sampler: RowSampler) -> None:
+        self._sampler = sampler
         self._asked: dict[str, list[tuple[str, SpecOf]]] = defaultdict(list)
         self._taken: dict[str, list[Tensor]] = defaultdict(list)
 
@@ -41,14 +41,15 @@ class Observer:
 
     def taps(self, others: Taps) -> Taps:
         """Taps that change nothing, behind others where these are on the same tensors."""
-        own = {name: self._tap(name, others.get(name)) for name in self._asked}
+        draws = torch.Generator().manual_seed(torch.initial_seed())
+        own = {name: self._tap(name, others.get(name), draws) for name in self._asked}
         return {**others, **own}
 
-    def _tap(self, name: str, before: Tap | None) -> Tap:
+    def _tap(self, name: str, before: Tap | None, draws: torch.Generator) -> Tap:
         def tap(value: Tensor) -> Tensor:
             result = value if before is None else before(value)
             for reader, spec_of in self._asked[name]:
-                rows = self.sampler.rows(spec_of(result), result, self._generator)
+                rows = self._sampler.rows(spec_of(result), result, draws)
                 self._taken[reader].append(rows)
             return result
 
@@ -59,14 +60,6 @@ class Observer:
         found = {reader: torch.cat(rows, dim=1) for reader, rows in self._taken.items()}
         self._taken.clear()
         return found
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the next choices depend on."""
-        return {"generator": self._generator.get_state()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``state_dict`` returned."""
-        self._generator.set_state(state["generator"].cpu())
 
 
 def in_front_of_dropout(graph: Graph, tensor: str) -> str:

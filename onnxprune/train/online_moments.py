@@ -13,6 +13,7 @@ weights still move. R forgets with a time of 1 / eps steps.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,7 +48,8 @@ logger = logging.getLogger(__name__)
 class OnlineMoments:
     """Another method of training, with the moments of what layers read learnt beside it.
 
-    Nothing of the training changes: the transforms only watch.
+    Nothing of the training changes: the transforms only watch. They are modules of the network, so
+    that its state has those of the weights it has.
 
     Args:
         method: the other method.
@@ -55,7 +57,9 @@ class OnlineMoments:
         model: what the network was made of.
         sampler: how many rows are taken of a batch.
         rate: eps of the relative steps of R.
-        seed: of the choice of rows.
+
+    Raises:
+        UnsupportedModelError: the model's channels cannot be told, as of a quantised one.
     """
 
     def __init__(
@@ -66,24 +70,25 @@ class OnlineMoments:
         *,
         sampler: RowSampler = FEW_ROWS,
         rate: float = RATE,
-        seed: int = 0,
     ) -> None:
         self._method = method
-        self._rule = DecorrelatingRule(rate, 0.0, triangular=True, relative=True)
-        self._observer = Observer(sampler, seed)
-        self._device = network.device
-        self._specs: dict[str, FeatureSpec] = {}
+        self._observer = Observer(sampler)
         self._learners: dict[str, Decorrelator] = {}
-        self._rows: dict[str, int] = {}
+        self._specs: dict[str, FeatureSpec] = {}
+        rule = DecorrelatingRule(rate, 0.0, triangular=True, relative=True)
+        modules = torch.nn.ModuleDict()
         known = {*network.input_names, *(o for node in network.graph.nodes for o in node.outputs)}
-        for number, spec in enumerate(plain_specs(model)):
+        for number, (spec, size) in enumerate(_sizes(model).items()):
             if spec.tensor not in known:
                 logger.info("moments of '%s' cannot be learnt: the file lacks it", spec.tensor)
                 continue
-            name = f"{number}:{spec.tensor}"
+            name = f"{number}"
             self._specs[name] = spec
+            self._learners[name] = Decorrelator(spec.parts, size, rule, constant=True)
+            modules[name] = self._learners[name].to(network.device)
             tensor = in_front_of_dropout(network.graph, spec.tensor)
             self._observer.watch(tensor, name, _always(spec))
+        network.add_module("moments", modules)
 
     def before_forward(self, step: Step) -> Changes:
         """What the other method does differently, and rows are taken."""
@@ -102,10 +107,7 @@ class OnlineMoments:
         """The other method's, then the transforms learn."""
         self._method.after_step(step)
         for name, rows in self._observer.taken().items():
-            if name not in self._learners:
-                self._learners[name] = self._new(rows.shape[0], rows.shape[2])
             self._learners[name].learn(rows, step.average)
-            self._rows[name] = rows.shape[1]
 
     def evaluation(self) -> Changes:
         """The other method's."""
@@ -120,24 +122,12 @@ class OnlineMoments:
         return self._method.columns()
 
     def state_dict(self) -> dict[str, Any]:
-        """The other method's, and what was learnt."""
-        learnt = {name: learner.state_dict() for name, learner in self._learners.items()}
-        return {
-            "method": self._method.state_dict(),
-            "observer": self._observer.state_dict(),
-            "learnt": learnt,
-            "rows": dict(self._rows),
-        }
+        """The other method's; what was learnt is the network's own."""
+        return self._method.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` returned."""
-        self._method.load_state_dict(state["method"])
-        self._observer.load_state_dict(state["observer"])
-        for name, learnt in state["learnt"].items():
-            parts, size = learnt["second"].shape
-            self._learners[name] = self._new(parts, size - 1)
-            self._learners[name].load_state_dict(learnt)
-        self._rows = dict(state["rows"])
+        self._method.load_state_dict(state)
 
     def finish(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """The other method's."""
@@ -152,28 +142,27 @@ class OnlineMoments:
             model: what ``finish`` returned.
             samples: input name -> a few samples, to measure pruned models with.
         """
-        learnt = {
-            self._specs[name]: gram_of(learner, self._rows[name])
-            for name, learner in self._learners.items()
-        }
-        sizes = sums_bytes(canonicalise(model), learnt)
-        wanted = set(plain_specs(model))
+        sizes = _sizes(model)
         grams = {
-            spec: gram
-            for spec, gram in learnt.items()
-            if spec in wanted and sizes[spec] == gram.sums.nbytes
+            spec: gram_of(learner)
+            for spec, learner in zip(self._specs.values(), self._learners.values(), strict=True)
+            if sizes.get(spec) == learner.transform.shape[1] - 1 and int(learner.steps)
         }
         return SavedMoments(digest(model), grams, {k: np.asarray(v) for k, v in samples.items()})
 
-    def _new(self, parts: int, features: int) -> Decorrelator:
-        return Decorrelator(parts, features, self._rule, constant=True).to(self._device)
+
+def _sizes(model: onnx.ModelProto) -> dict[FeatureSpec, int]:
+    """What pruning by plain channels asks for, and how many features each part of it has."""
+    specs = plain_specs(model)
+    bytes_of = sums_bytes(canonicalise(model), specs)
+    return {spec: math.isqrt(bytes_of[spec] // (8 * spec.parts)) - 1 for spec in specs}
 
 
 def _always(spec: FeatureSpec) -> SpecOf:
     return lambda _: spec
 
 
-def gram_of(decorrelator: Decorrelator, rows_per_step: int) -> Gram:
+def gram_of(decorrelator: Decorrelator) -> Gram:
     """The Gram matrices that R and D stand for, the constant last.
 
     They rest on as many rows as would tell R as exactly: a step of relative size eps from n rows
@@ -181,7 +170,6 @@ def gram_of(decorrelator: Decorrelator, rows_per_step: int) -> Gram:
 
     Args:
         decorrelator: triangular, with the constant.
-        rows_per_step: n.
 
     Raises:
         ValueError: it is not triangular, has no constant, or has not learnt anything.
@@ -201,8 +189,8 @@ def gram_of(decorrelator: Decorrelator, rows_per_step: int) -> Gram:
     norm = torch.ones(parts, size, dtype=moments.dtype)
     norm[:, -1] = moments[:, -1, -1].clamp(min=torch.finfo(torch.float32).tiny).rsqrt()
     moments = moments * norm[:, :, None] * norm[:, None, :]
-    known = 2.0 * rows_per_step / max(decorrelator.rule.rate, 1e-12)
-    rows = max(1, round(min(known, float(rows_per_step * steps))))
+    seen = int(decorrelator.rows)
+    rows = round(min(2.0 * seen / steps / max(decorrelator.rule.rate, 1e-12), float(seen)))
     gram = Gram(parts, size - 1)
     gram.add((moments * rows).numpy())
     return gram
