@@ -21,6 +21,7 @@ from onnxprune.arrays import Array
 from onnxprune.errors import CalibrationError
 from onnxprune.gram import Gram
 from onnxprune.linear_map import FeatureSpec, Window
+from onnxprune.replacing import replacing
 
 FORMAT = 1
 _UNREADABLE = (
@@ -72,14 +73,14 @@ class SavedMoments:
         """Write an .npz file.
 
         Raises:
-            OSError: it cannot be written.
+            OnnxPruneError: it cannot be written.
         """
         features = [asdict(spec) for spec in self.grams]
         head = {"format": FORMAT, "digest": self.digest, "features": features}
         arrays: dict[str, Any] = {"head": np.array(json.dumps(head))}
         arrays |= {f"gram.{i}": gram.sums for i, gram in enumerate(self.grams.values())}
         arrays |= {f"sample.{name}": values for name, values in self.samples.items()}
-        with Path(path).open("wb") as file:
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
     @classmethod

@@ -91,18 +91,12 @@ def test_rows_hold_no_gradients() -> None:
     assert not ALL.rows(spec, x * 2, generator()).requires_grad
 
 
-@pytest.mark.parametrize(("share", "points"), [(0.0, 3), (1.5, 3), (0.5, 0)])
-def test_no_rows_are_refused(share: float, points: int) -> None:
-    with pytest.raises(ValueError, match=r"share of a batch|at least 1 position"):
-        RowSampler(share, points)
-
-
 # --- A = W R ------------------------------------------------------------------------------------
 
 
 def moved(parts: int, features: int, *, triangular: bool = False):  # type: ignore[no-untyped-def]
     """A decorrelator that is no longer the identity."""
-    rule = TRIANGULAR if triangular else DecorrelatingRule()
+    rule = TRIANGULAR if triangular else DecorrelatingRule(0.01, 0.0)
     found = Decorrelator(parts, features, rule)
     noise = torch.randn(found.transform.shape, generator=generator(3)) / math.sqrt(features)
     found.transform += noise.tril(-1) if triangular else noise
@@ -172,7 +166,7 @@ def test_a_fused_matrix_reads_decorrelated_features(name: str, inputs_first: boo
 
 def test_the_identity_changes_nothing_and_gradients_reach_w() -> None:
     weight = torch.randn(8, 4, 3, 3, generator=generator(1), requires_grad=True)
-    fresh = FusedWeight(Decorrelator(1, 36, DecorrelatingRule()))
+    fresh = FusedWeight(Decorrelator(1, 36, DecorrelatingRule(0.01, 0.0)))
     assert torch.equal(fresh(weight), weight)
     decorrelator = moved(1, 36)
     gradient = torch.randn(weight.shape, generator=generator(2))
@@ -235,7 +229,7 @@ def test_the_constant_leaves_the_rest_as_it_is() -> None:
 
 def test_what_holds_no_moments_is_refused() -> None:
     for decorrelator in (
-        Decorrelator(1, 4, DecorrelatingRule()),
+        Decorrelator(1, 4, DecorrelatingRule(0.01, 0.0)),
         Decorrelator(1, 4, TRIANGULAR),
         Decorrelator(1, 4, TRIANGULAR, constant=True),
     ):

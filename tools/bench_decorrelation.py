@@ -6,11 +6,11 @@
 Untrained networks, written as ONNX by this tool, learn CIFAR-10 (12 000 images, flipped at random)
 with Adam at a constant rate. Parts, in this order: *tuning* trains a third of the epochs with six
 settings of each method, six learning rates of one and three learning rates at two decorrelation
-rates of the other, and judges them on 2 000 further train images; *training* trains three seeds with
-the best of them, looks at 2 000 test images after every epoch, and prunes each network by the
-default engine; *statistics* prunes by moments that training has learnt and by those of samples. Test
-images choose nothing. Rows are appended as they come and never measured again; a row is a whole
-training.
+rates of the other, and judges them on 2 000 further train images; *training* trains three seeds
+with the best of them, looks at 2 000 test images after every epoch, and prunes each network by the
+default engine; *statistics* prunes by moments that training has learnt and by those of samples.
+Test images choose nothing. Rows are appended as they come and never measured again; a row is a
+whole training.
 """
 
 from __future__ import annotations
@@ -219,6 +219,7 @@ class Bench:
             keep="last",
             seed=job["seed"],
             statistics=learn_statistics,
+            progress=False,
         )
         return train(untrained(job["network"], job["seed"]), self._data.learnt, options)
 

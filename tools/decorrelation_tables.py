@@ -25,8 +25,7 @@ def tables(rows: Sequence[Measurement]) -> str:
 def tried(rows: Sequence[Measurement]) -> str:
     """Every setting; the best of each method in bold."""
     lines = [
-        "| network | method | learning rate | decorrelation rate | train loss | judged loss | judged "
-        "accuracy | s |",
+        "| network | method | learning rate | eps | train loss | judged loss | judged, % | s |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
@@ -47,8 +46,8 @@ def levels(rows: Sequence[Measurement]) -> str:
     the two largest test accuracies; between epochs curves are straight.
     """
     lines = [
-        "| network | method | last train loss | last test accuracy | best | s per epoch | to equal "
-        "loss: epochs | s | to equal accuracy: epochs | s |",
+        "| network | method | train loss | test, % | best, % | s per epoch | epochs to equal loss "
+        "| s | epochs to equal accuracy | s |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for network in dict.fromkeys(row["network"] for row in rows):
@@ -93,14 +92,14 @@ def pruned(rows: Sequence[Measurement]) -> str:
 
 
 def statistics(rows: Sequence[Measurement]) -> str:
-    """Test accuracy pruned by learnt moments and by those of samples, and the seconds that takes."""
+    """Test accuracy pruned by learnt moments and by those of samples, and the seconds it takes."""
     sources = (("learnt", "by learnt moments"), ("samples", "by samples"))
     accuracies = _by_fraction(
         rows, lambda row: [(f"{row['method']}, {what}", row[name]) for name, what in sources]
     )
     times = [
         f"{row['network']}, {row['method']}: training with the moments {row['seconds']:.0f} s, "
-        f"pruning {row['learnt_seconds']:.1f} s by them and {row['samples_seconds']:.1f} s by samples"
+        f"pruning by them {row['learnt_seconds']:.1f} s, by samples {row['samples_seconds']:.1f} s"
         for row in rows
     ]
     return accuracies + "\n\n" + "; ".join(times) + "."

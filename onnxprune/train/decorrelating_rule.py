@@ -75,18 +75,14 @@ class DecorrelatingRule:
         ValueError: the settings make no sense together.
     """
 
-    rate: float = 1e-4
-    kappa: float = 0.01
+    rate: float
+    kappa: float
     normalised: bool = False
     triangular: bool = False
     relative: bool = False
     guarded: bool = True
 
     def __post_init__(self) -> None:
-        if not self.rate >= 0:
-            raise ValueError(f"the decorrelation rate must not be negative, but is {self.rate:g}")
-        if not 0 <= self.kappa <= 1:
-            raise ValueError(f"kappa is a share, from 0 to 1, not {self.kappa:g}")
         if self.triangular and self.kappa:
             raise ValueError("a triangular transform keeps its unit diagonal: kappa must be 0")
         if self.relative and not self.triangular:

@@ -16,15 +16,16 @@ same beside any training).
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import onnx
 
+from onnxprune.errors import TrainingError
 from onnxprune.linear_map import FeatureSpec
+from onnxprune.plain_channels import plain_specs
 from onnxprune.train.decorrelating_rule import DecorrelatingRule
+from onnxprune.train.decorrelation_options import DecorrelationOptions
 from onnxprune.train.decorrelator import Decorrelator
 from onnxprune.train.layer_reading import Reading
 from onnxprune.train.layers import LinearLayer
@@ -37,64 +38,20 @@ from onnxprune.train.sampled_rows import RowSampler
 MAX_FEATURES = 6000
 """Layers that read more keep R = I: it would have more than 36 million entries."""
 
+DEFAULTS = DecorrelationOptions()
+
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class DecorrelationSettings:
-    """Settings of decorrelated backpropagation.
-
-    Attributes:
-        rate: eps of the local rule; None for 1e-4, or 0.005 of a triangular transform, whose steps
-            are relative.
-        kappa: how much unit second moments count; None for 0.01, or 0 of a triangular transform.
-        normalised: whether loss and rule do not depend on the width of a layer.
-        triangular: whether R is lower triangular, over plain channels.
-        share: of the samples of a batch that R learns from.
-        points: positions of each of them.
-        layers: regular expression; only layers whose node it finds are decorrelated. None for all.
-        guarded: whether the rule's steps are shortened to what is stable.
-
-    Raises:
-        ValueError: the settings make no sense.
-    """
-
-    rate: float | None = None
-    kappa: float | None = None
-    normalised: bool = False
-    triangular: bool = False
-    share: float = RowSampler.share
-    points: int = RowSampler.points
-    layers: str | None = None
-    guarded: bool = True
-
-    def __post_init__(self) -> None:
-        self.make_rule()
-        self.make_sampler()
-        try:
-            re.compile(self.layers or "")
-        except re.error as error:
-            raise ValueError(f"'{self.layers}' is not a regular expression: {error}") from error
-
-    def make_rule(self) -> DecorrelatingRule:
-        """The rule itself."""
-        rate, kappa = (0.005, 0.0) if self.triangular else (1e-4, 0.01)
-        return DecorrelatingRule(
-            rate if self.rate is None else self.rate,
-            kappa if self.kappa is None else self.kappa,
-            self.normalised,
-            self.triangular,
-            relative=self.triangular,
-            guarded=self.guarded,
-        )
-
-    def make_sampler(self) -> RowSampler:
-        """What takes the rows."""
-        return RowSampler(self.share, self.points)
-
-    def selects(self, node: str) -> bool:
-        """Whether a layer is decorrelated."""
-        return self.layers is None or re.search(self.layers, node) is not None
+def rule_of(options: DecorrelationOptions) -> DecorrelatingRule:
+    """The local rule of these options."""
+    return DecorrelatingRule(
+        options.eps,
+        options.whitening,
+        normalised=options.loss == "normalised",
+        triangular=options.triangular,
+        relative=options.triangular,
+    )
 
 
 class Decorrelation(Backpropagation):
@@ -105,47 +62,46 @@ class Decorrelation(Backpropagation):
 
     Args:
         network: the network.
-        settings: settings.
-        plain: for a triangular R, features of plain channels, which tell apart the channels of a
-            flattened map (see ``plain_channels``); what is not among them is taken as it is.
+        model: what it was made of.
+        options: settings.
 
     Raises:
-        ValueError: there is no layer to decorrelate.
+        TrainingError: there is no layer to decorrelate.
     """
 
     def __init__(
         self,
         network: TrainableNetwork,
-        settings: DecorrelationSettings = DecorrelationSettings(),
-        *,
-        plain: Sequence[FeatureSpec] = (),
+        model: onnx.ModelProto,
+        options: DecorrelationOptions = DEFAULTS,
     ) -> None:
-        self.settings = settings
-        self._observer = Observer(settings.make_sampler())
+        self._rule = rule_of(options)
+        self._triangular = options.triangular
+        self._observer = Observer(RowSampler(options.share, options.points))
         self.decorrelators: dict[str, Decorrelator] = {}
         self._losses = LossLog()
+        plain = plain_specs(model) if options.triangular else []
         sharers: dict[str, list[LinearLayer]] = {}
         for layer in network.linear_layers():
-            if settings.selects(layer.node):
+            if options.selects(layer.node):
                 sharers.setdefault(layer.weight, []).append(layer)
-        for weight, layers in sharers.items():
-            self._fuse(network, network.weights[weight], layers, plain)
+        for layers in sharers.values():
+            self._fuse(network, layers, plain)
         if not self.decorrelators:
-            raise ValueError(
-                "no layer is decorrelated: the model has no Conv, Gemm or MatMul with trained "
-                f"weights whose name '{settings.layers or ''}' is found in"
+            asked = f" whose name '{options.layers}' is found in" if options.layers else ""
+            raise TrainingError(
+                f"no layer is decorrelated: the model has no Conv, Gemm or MatMul{asked} that can "
+                "be; train with --method backprop, or name others with --decorrelate"
             )
 
     def _fuse(
-        self,
-        network: TrainableNetwork,
-        weight: Tensor,
-        layers: Sequence[LinearLayer],
-        plain: Sequence[FeatureSpec],
+        self, network: TrainableNetwork, layers: Sequence[LinearLayer], plain: Sequence[FeatureSpec]
     ) -> None:
-        name = layers[0].node
-        channels = self.settings.triangular
-        readings = [Reading.of(own, weight, channels=channels, plain=plain) for own in layers]
+        """Give one weight its R."""
+        name, weight = layers[0].node, network.weights[layers[0].weight]
+        readings = [
+            Reading.of(layer, weight, channels=self._triangular, plain=plain) for layer in layers
+        ]
         first = readings[0]
         if not all(first.can_share(reading) for reading in readings):
             logger.info("%s shares its weight in another way and is not decorrelated", name)
@@ -153,8 +109,7 @@ class Decorrelation(Backpropagation):
         if first.features > MAX_FEATURES:
             logger.info("%s reads %d features and is not decorrelated", name, first.features)
             return
-        decorrelator = Decorrelator(layers[0].groups, first.features, self.settings.make_rule())
-        decorrelator.to(weight.device)
+        decorrelator = Decorrelator(layers[0].groups, first.features, self._rule).to(weight.device)
         network.substitute(layers[0].weight, first.fused(decorrelator))
         self.decorrelators[name] = decorrelator
         for reading in readings:

@@ -32,6 +32,7 @@ from onnxprune.saved_moments import SavedMoments
 from onnxprune.statistics import sums_bytes
 from onnxprune.train.decorrelating_rule import DecorrelatingRule
 from onnxprune.train.decorrelator import Decorrelator
+from onnxprune.train.evaluation import Selection
 from onnxprune.train.method import Changes, Method, Step
 from onnxprune.train.network import TrainableNetwork
 from onnxprune.train.observation import Observer, SpecOf, in_front_of_dropout
@@ -41,6 +42,8 @@ RATE = 0.02
 """Eps of the relative steps of R: moments are as exact as those of 100 steps' rows."""
 
 FEW_ROWS = RowSampler()
+MOST_SAMPLES, MOST_BYTES = 256, 32 << 20
+"""What lies beside the moments at most."""
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +152,22 @@ class OnlineMoments:
             if sizes.get(spec) == learner.transform.shape[1] - 1 and int(learner.steps)
         }
         return SavedMoments(digest(model), grams, {k: np.asarray(v) for k, v in samples.items()})
+
+
+def few_samples(selection: Selection, extent: int) -> dict[str, Array]:
+    """A few samples to lie beside moments: input name -> array.
+
+    Args:
+        selection: what they are taken of.
+        extent: the batch size that the model is fixed to, or 1.
+    """
+    first = next(selection.source.parts(selection.indices[:extent], extent)).feed
+    size = sum(array.nbytes for array in first.values()) // extent
+    count = max(min(MOST_SAMPLES, MOST_BYTES // max(size, 1)) // extent, 1) * extent
+    feeds = [part.feed for part in selection.source.parts(selection.indices[:count], count)]
+    shapes = {name: array.shape[1:] for name, array in first.items()}
+    alike = [f for f in feeds if all(f[name].shape[1:] == shapes[name] for name in shapes)]
+    return {name: np.concatenate([feed[name] for feed in alike]) for name in first}
 
 
 def _sizes(model: onnx.ModelProto) -> dict[FeatureSpec, int]:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from onnxprune.linear_map import FeatureSpec, Window
 from onnxprune.sampling import window_extents
+from onnxprune.train.decorrelation_options import POINTS, SHARE
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,8 @@ class RowSampler:
         points: positions of each of them, the same ones; all where there are fewer.
     """
 
-    share: float = 0.1
-    points: int = 16
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ValueError(f"the share of a batch is above 0 and at most 1, not {self.share:g}")
-        if self.points < 1:
-            raise ValueError(f"at least 1 position of a sample is needed, not {self.points}")
+    share: float = SHARE
+    points: int = POINTS
 
     def rows(self, spec: FeatureSpec, activation: Tensor, generator: torch.Generator) -> Tensor:
         """Rows in float32, without gradients, shape (parts, rows, features).
