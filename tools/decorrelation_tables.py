@@ -45,11 +45,9 @@ def levels(rows: Sequence[Measurement]) -> str:
     Of every seed the level is the larger of the two smallest training losses, and the smaller of
     the two largest test accuracies; between epochs curves are straight.
     """
-    lines = [
-        "| network | method | train loss | test, % | best, % | s per epoch | epochs to equal loss "
-        "| s | epochs to equal accuracy | s |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    heads = ["network", "method", "train loss", "test, %", "best, %", "s an epoch"]
+    heads += ["equal loss: epochs", "s", "equal accuracy: epochs", "s"]
+    lines = [f"| {' | '.join(heads)} |", f"|---|---|{'---:|' * (len(heads) - 2)}"]
     for network in dict.fromkeys(row["network"] for row in rows):
         own = [row for row in rows if row["network"] == network]
         methods = list(dict.fromkeys(row["method"] for row in own))

@@ -102,25 +102,37 @@ class DecorrelatingRule:
         second = outputs.square().mean(dim=1)
         pairs = max(rows.shape[2] - 1, 1) if self.normalised and not self.relative else 1
         weight = (1.0 - self.kappa) / pairs
-        if self.triangular:
-            divisor = self._divisor(second, scale)
-            moved, norm = _triangular(outputs, transform, divisor)
-            squares = _squares(outputs, second)
-            spread = second / divisor
+        few = rows.shape[1] < rows.shape[2] and not self.triangular
+        correlations = None if few else _correlations(outputs)
+        squares = _squares(outputs, second) if correlations is None else _sum(correlations)
+        divisor = self._divisor(second, scale)
+        norm = squares.sqrt()
+        if self.relative and correlations is not None:
+            root = divisor.sqrt()
+            norm = _sum(correlations / root[:, :, None] / root[:, None, :]).sqrt()
+        rate = self._rate(weight, norm, second, divisor)
+        step = (rate * weight)[:, None, None]
+        own = 1.0 - self.kappa * rate[:, None] * (second - 1.0)  # what is left of each row of R
+        if correlations is None:
+            own = own + step[:, 0] * second
+            products = outputs @ transform
+            transform.mul_(own[:, :, None])
+            transform.baddbmm_(outputs.mT * (-step / rows.shape[1]), products)
         else:
-            moved, squares = _symmetric(outputs, transform, second)
-            norm, spread = squares.sqrt(), second
-        off = second - 1.0
-        direction = weight * moved
-        if self.kappa:
-            direction += self.kappa * off[:, :, None] * transform
-        rate = torch.full_like(squares, self.rate)
-        if self.guarded:
-            bound = weight * (norm + _two_largest(spread))
-            bound = bound + self.kappa * off.abs().amax(dim=1).clamp(min=1.0)
-            rate = torch.minimum(rate, 1.0 / bound.clamp(min=TINY))
-        transform -= rate[:, None, None] * direction
+            if self.triangular:
+                correlations = (correlations / divisor[:, None, :]).tril(-1)
+            moved = correlations @ transform
+            transform.mul_(own[:, :, None]).sub_(step * moved)
         return Correlations(second, squares, self.loss(squares, second), rate)
+
+    def _rate(self, weight: float, norm: Tensor, second: Tensor, divisor: Tensor) -> Tensor:
+        """The step to take, shape (parts,)."""
+        rate = torch.full_like(norm, self.rate)
+        if not self.guarded:
+            return rate
+        bound = weight * (norm + _two_largest(second / divisor))
+        bound = bound + self.kappa * (second - 1.0).abs().amax(dim=1).clamp(min=1.0)
+        return torch.minimum(rate, 1.0 / bound.clamp(min=TINY))
 
     def loss(self, squares: Tensor, second: Tensor) -> Tensor:
         """The decorrelation loss, mean over parts.
@@ -144,32 +156,22 @@ class DecorrelatingRule:
         return torch.maximum(larger, TINY * larger.amax(dim=1, keepdim=True)).clamp(min=TINY)
 
 
+def _correlations(outputs: Tensor) -> Tensor:
+    """C, shape (parts, features, features)."""
+    correlations = outputs.mT @ outputs / outputs.shape[1]
+    correlations.diagonal(dim1=1, dim2=2).zero_()
+    return correlations
+
+
 def _squares(outputs: Tensor, second: Tensor) -> Tensor:
-    """The sum of C^2, shape (parts,), from whichever product of the outputs is smaller."""
-    count, width = outputs.shape[1:]
-    product = outputs @ outputs.mT if count < width else outputs.mT @ outputs
-    total = (product / count).square().sum(dim=(1, 2))
+    """The sum of C^2 without C, shape (parts,)."""
+    total = _sum(outputs @ outputs.mT / outputs.shape[1])
     return (total - second.square().sum(dim=1)).clamp(min=0.0)
 
 
-def _symmetric(outputs: Tensor, transform: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """C R and the sum of C^2."""
-    count, width = outputs.shape[1:]
-    if count < width:
-        moved = outputs.mT @ (outputs @ transform) / count - second[:, :, None] * transform
-        return moved, _squares(outputs, second)
-    correlations = outputs.mT @ outputs / count
-    correlations.diagonal(dim1=1, dim2=2).zero_()
-    return correlations @ transform, correlations.square().sum(dim=(1, 2))
-
-
-def _triangular(outputs: Tensor, transform: Tensor, divisor: Tensor) -> tuple[Tensor, Tensor]:
-    """The strictly lower part of C / divisor times R, and |C| over the roots of both divisors."""
-    correlations = outputs.mT @ outputs / outputs.shape[1]
-    correlations.diagonal(dim1=1, dim2=2).zero_()
-    root = divisor.sqrt()
-    norm = (correlations / root[:, :, None] / root[:, None, :]).square().sum(dim=(1, 2)).sqrt()
-    return (correlations / divisor[:, None, :]).tril(-1) @ transform, norm
+def _sum(matrices: Tensor) -> Tensor:
+    """The sum of squares of each, shape (parts,)."""
+    return matrices.square().sum(dim=(1, 2))
 
 
 def _two_largest(values: Tensor) -> Tensor:
