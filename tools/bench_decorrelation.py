@@ -84,11 +84,11 @@ class Setting:
 
 
 SETTINGS = (
-    *(Setting("backprop", rate) for rate in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)),
+    *(Setting("backprop", rate) for rate in (3e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)),
     *(
         Setting("decorrelated", rate, decorrelation)
-        for decorrelation in (1e-4, 1e-3)
-        for rate in (3e-4, 1e-3, 3e-3)
+        for decorrelation in (1e-3, 1e-2)
+        for rate in (1e-3, 3e-3, 1e-2)
     ),
 )
 

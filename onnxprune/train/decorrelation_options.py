@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 Loss = Literal["standard", "normalised"]
 
-RATE, KAPPA = 1e-4, 0.01
+RATE, KAPPA = 1e-3, 0.01
 TRIANGULAR_RATE = 0.005
 """Steps of a triangular transform are relative."""
 SHARE, POINTS = 0.1, 16
