@@ -203,6 +203,25 @@ def test_pruning_and_help_import_no_torch() -> None:
     assert shown.stdout == "False\n", shown.stderr
 
 
+def test_a_training_that_is_interrupted_says_how_to_go_on(folder: Path, capsys) -> None:
+    Path("own.py").write_text(
+        "CALLS = []\n"
+        "def change(feed):\n"
+        "    CALLS.append(1)\n"
+        "    if len(CALLS) == 15:\n"
+        "        raise KeyboardInterrupt\n"
+        "    return feed\n"
+    )
+    words = ("--augment", "own.py:change", *QUICK)
+    assert run(*words) == 130
+    assert "interrupted; nothing was written" in capsys.readouterr().err
+    assert run(*words, "--checkpoint", "run.pt") == 130
+    assert "interrupted; go on from run.pt with --resume" in capsys.readouterr().err
+    assert not Path("out.onnx").exists()
+    assert run(*words, "--checkpoint", "run.pt", "--resume") == 0
+    assert Path("out.onnx").exists()
+
+
 # --- processes ----------------------------------------------------------------------------------
 
 KILLER = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -16,8 +15,6 @@ from onnxprune.errors import CalibrationError, MissingLibraryError
 from onnxprune.train import options as settings
 from onnxprune.train.methods import METHODS
 from onnxprune.train.options import TrainOptions
-
-logger = logging.getLogger(__name__)
 
 EXAMPLES = """\
 examples:
@@ -227,9 +224,9 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
         ) from error
     try:
         result = train(given.model, given.data, chosen)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if given.checkpoint and given.checkpoint.is_file():
-            logger.warning("stopped; go on from %s with --resume", given.checkpoint)
+            raise KeyboardInterrupt(f"go on from {given.checkpoint} with --resume") from stop
         raise
     result.save(given.output)
     if given.statistics:

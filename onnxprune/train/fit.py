@@ -218,7 +218,8 @@ class Trainer:
     def _bar(self) -> Iterator[tqdm[NoReturn]]:
         wanted = self._options.progress and self._processes.leads
         unit = "s" if self._pace.timed else "steps"
-        with counter("training", self._pace.end, progress=wanted, unit=unit) as bar:
+        start, end = self._pace.now(self._position), self._pace.end
+        with counter("training", end, start=start, progress=wanted, unit=unit) as bar:
             yield bar
 
     def _show(self, bar: tqdm[NoReturn]) -> None:
