@@ -34,7 +34,7 @@ from onnxprune.choice import Choice, Chooser
 from onnxprune.cost import cost_model, parameter_count
 from onnxprune.executor import Executor, InProcess
 from onnxprune.groups import find_groups
-from onnxprune.inputs import open_samples
+from onnxprune.inputs import learnt_statistics, open_samples
 from onnxprune.latency_cost import latency_cost
 from onnxprune.measurement import Judge, judge_of, require_sense
 from onnxprune.model import file_bytes, load, pending
@@ -88,7 +88,7 @@ class Result:
 
 def prune(
     model: str | Path | onnx.ModelProto,
-    calibration: CalibrationSource,
+    calibration: CalibrationSource | None,
     target: Target | Sequence[Target] = (),
     *,
     options: Options = DEFAULT_OPTIONS,
@@ -97,7 +97,8 @@ def prune(
 
     Args:
         model: the trained model, or its path; it is left as it is.
-        calibration: unlabelled samples, in any form ``load_calibration`` reads.
+        calibration: unlabelled samples, in any form ``load_calibration`` reads; None if the
+            options give learnt statistics, beside which a few samples lie.
         target: what the pruned model may cost; all targets hold. Without any, the largest pruning
             whose outputs stay within a small relative error of the original's.
         options: settings.
@@ -121,26 +122,28 @@ class Pruner:
 
     Args:
         model: the trained model, or its path; it is left as it is.
-        calibration: unlabelled samples, in any form ``load_calibration`` reads.
+        calibration: unlabelled samples, in any form ``load_calibration`` reads; None as for
+            ``prune``.
         options: settings.
 
     Raises:
         UnsupportedModelError: the model cannot be read or has nothing to prune.
-        CalibrationError: the samples do not fit the model.
+        CalibrationError: the samples, or the learnt statistics, do not fit the model.
     """
 
     def __init__(
         self,
         model: str | Path | onnx.ModelProto,
-        calibration: CalibrationSource,
+        calibration: CalibrationSource | None,
         options: Options = DEFAULT_OPTIONS,
     ) -> None:
         self._options = options
         self._original = model if isinstance(model, onnx.ModelProto) else load(model)
+        self._learnt = learnt_statistics(self._original, options)
         self._canonical = canonicalise(self._original)
         network = find_groups(self._canonical)
         groups = prunable_groups(network, options)
-        samples = open_samples(self._original, calibration, options)
+        samples = open_samples(self._original, calibration, options, self._learnt)
         logger.info("%s", samples.summary())
         self._samples = samples
         self._parts = split(len(samples), options.seed, batch_extent=samples.batch_extent or 1)
@@ -156,7 +159,15 @@ class Pruner:
     def _study(self) -> Study:
         """What is learnt from the samples, once it is certain that a target can be reached."""
         options, parts = self._options, self._parts
-        return study(self._canonical, self._scope, self._samples, parts, options, self._executor)
+        return study(
+            self._canonical,
+            self._scope,
+            self._samples,
+            parts,
+            options,
+            self._executor,
+            self._learnt,
+        )
 
     @cached_property
     def _chooser(self) -> Chooser:

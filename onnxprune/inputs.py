@@ -6,18 +6,57 @@ import numpy as np
 import onnx
 
 from onnxprune.calibration import Calibration, CalibrationSource, InputSpec, load_calibration
-from onnxprune.errors import UnsupportedModelError
+from onnxprune.errors import CalibrationError, UnsupportedModelError
 from onnxprune.options import Options
+from onnxprune.rewrite import digest
+from onnxprune.saved_moments import SavedMoments
+
+
+def learnt_statistics(model: onnx.ModelProto, options: Options) -> SavedMoments | None:
+    """The learnt moments that the options name.
+
+    Raises:
+        CalibrationError: they cannot be read, or belong to another model.
+    """
+    given = options.statistics
+    if given is None:
+        return None
+    learnt = given if isinstance(given, SavedMoments) else SavedMoments.load(given)
+    if learnt.digest != digest(model):
+        where = "" if isinstance(given, SavedMoments) else f"{given}: "
+        raise CalibrationError(
+            f"{where}the statistics were learnt for another model, or for this one with other "
+            "weights; give the model that was written in the same run"
+        )
+    return learnt
 
 
 def open_samples(
-    model: onnx.ModelProto, calibration: CalibrationSource, options: Options
+    model: onnx.ModelProto,
+    calibration: CalibrationSource | None,
+    options: Options,
+    learnt: SavedMoments | None = None,
 ) -> Calibration:
     """The calibration samples, checked against a model's inputs.
 
+    Args:
+        model: the model.
+        calibration: the samples; None for those that lie beside learnt moments.
+        options: settings.
+        learnt: moments that were learnt in training.
+
     Raises:
-        CalibrationError: they do not fit.
+        CalibrationError: they do not fit, or there are none.
     """
+    if calibration is None:
+        if learnt is None:
+            raise CalibrationError("there are no samples: give some, or learnt statistics")
+        if options.composition.sequential:
+            raise CalibrationError(
+                "refitting in order needs samples, which learnt statistics do not stand for; "
+                "give --calib as well, or leave --sequential away"
+            )
+        calibration = learnt.samples
     return load_calibration(
         calibration,
         input_specs(model),

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import get_args
 
 from onnxprune.alignment import Align
@@ -19,6 +20,7 @@ from onnxprune.methods import METHODS, RECOVERIES, Method
 from onnxprune.metric import UserMetric
 from onnxprune.recovery import Recovery
 from onnxprune.runtime import Provider
+from onnxprune.saved_moments import SavedMoments
 
 _READERS = {
     "order": ("snp",),
@@ -73,6 +75,8 @@ class Options:
             higher is better.
         labels: classes of the calibration samples, by which models are judged instead; an array,
             or an .npy file.
+        statistics: moments of plain channels that training has learnt, or the file they are in,
+            in place of those of the samples; for methods that know channels and not patches.
     """
 
     method: str = "onnxprune"
@@ -100,6 +104,7 @@ class Options:
     threads: int = 1
     evaluate: str | UserMetric | None = None
     labels: Labels | None = None
+    statistics: str | Path | SavedMoments | None = None
 
     def __post_init__(self) -> None:
         _check_name("method", self.method, METHODS)
@@ -139,6 +144,13 @@ class Options:
                     f"{name} is for {' and '.join(readers)}, which this run does not use; choose "
                     "a method or a part that does"
                 )
+
+        if self.statistics is not None and METHODS[self.method].patches:
+            known = ", ".join(name for name, method in METHODS.items() if not method.patches)
+            raise ValueError(
+                f"statistics are moments of plain channels, and {self.method} needs those of "
+                f"patches; choose a method that knows channels: {known}"
+            )
 
     def require_choice(self, targets: Sequence[object]) -> None:
         """Counts are fixed by a share or bound by targets.

@@ -137,6 +137,7 @@ def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
         "moments": options.settings.moments,
         "cutoff": options.cutoff,
         "information": options.information,
+        "statistics": "samples" if options.statistics is None else "learnt",
         "align": method.align,
         "include": options.include,
         "exclude": options.exclude,

@@ -31,6 +31,7 @@ from onnxprune.problems import (
 )
 from onnxprune.progress import shown
 from onnxprune.recovery import FixedRidge, LeastSquares, NoRecovery, Recovery
+from onnxprune.saved_moments import SavedMoments
 from onnxprune.scope import Scope
 from onnxprune.statistics import collect, sums_bytes
 
@@ -120,8 +121,9 @@ def study(
     split: Split,
     options: Options,
     executor: Executor,
+    learnt: SavedMoments | None = None,
 ) -> Study:
-    """Collect the statistics of all consumers and rank every group's channels."""
+    """Collect the statistics of all consumers, if none were learnt, and rank all channels."""
     network, groups = scope.network, scope.groups
     last = {m.name for section in scope.sections for m in section.tail.maps}
     max_features = MAX_FEATURES if options.composition.patches else 0
@@ -129,7 +131,9 @@ def study(
     recovery = options.make_recovery()
     recover = not isinstance(recovery, NoRecovery)
     contractions = contraction_views(canonical, network, groups, recover=recover)
-    layers = observed(canonical, {**views, **contractions}, samples, split, options, executor)
+    layers = observed(
+        canonical, {**views, **contractions}, samples, split, options, executor, learnt
+    )
     criterion = options.make_criterion()
     return Study(
         network,
@@ -154,14 +158,23 @@ def observed(
     split: Split,
     options: Options,
     executor: Executor,
+    learnt: SavedMoments | None = None,
 ) -> ProblemStore:
     """The problems of these layers; under a limit of memory, collected some layers at a time.
 
     Half of what is allowed holds matrices that are finished, the other half the sums over both
-    sets of samples.
+    sets of samples. Moments that were learnt serve to fit and to tune, and nothing is run.
+
+    Raises:
+        CalibrationError: those of a layer were not learnt.
     """
     limit = options.max_memory
     layers = ProblemStore(None if limit is None else limit // 2)
+    if learnt is not None:
+        for name, view in views.items():
+            known = learnt.of(name, view.specs)
+            layers.add(name, view.problems(known, known))
+        return layers
     for names in passes(canonical, views, None if limit is None else limit // 4):
         specs = [spec for name in names for spec in views[name].specs]
         grams = observe(canonical, specs, samples, split, options, executor)

@@ -29,6 +29,7 @@ examples:
   onnxprune in.onnx out.onnx --calib samples.npz --target drop=1% --eval judge.py:accuracy
   onnxprune in.onnx out.onnx --calib feeds.py:samples --exclude head --report report.json
   onnxprune in.onnx out.onnx --calib samples.npz --method snp --cutoff 0.05
+  onnxprune trained.onnx out.onnx --statistics learnt.npz --method snp --target macs=0.5
   onnxprune apply in.onnx plan.json again.onnx --weights plan.npz
   onnxprune plot report.json figure.svg
   onnxprune inspect in.onnx
@@ -54,9 +55,14 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--calib",
         metavar="DATA",
-        required=True,
         help="unlabelled samples: .npz, .npy, a folder of them, a folder of images, "
         "or file.py:function",
+    )
+    parser.add_argument(
+        "--statistics",
+        metavar="FILE.npz",
+        help="for snp and squeeze: moments that `onnxprune train --statistics` learnt, in place of "
+        "those of samples; --calib is not needed then, and only measures",
     )
     targets = meanings().replace("%", "%%")
     parser.add_argument(
@@ -188,6 +194,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     """Prune, write what was asked for, print the record and return the exit code."""
     configure_logging(given)
+    if not (given.calib or given.statistics):
+        parser.error("the following arguments are required: --calib")
     try:
         targets = [Target.parse(text) for text in given.target]
         settings = options(given)
@@ -234,6 +242,7 @@ def options(given: argparse.Namespace) -> Options:
         threads=given.threads,
         evaluate=given.eval,
         labels=given.labels,
+        statistics=given.statistics,
     )
 
 
@@ -242,9 +251,8 @@ def _check_written(parser: argparse.ArgumentParser, given: argparse.Namespace) -
     writes = {"OUT": given.output, "--report": given.report, "--plan": given.plan}
     if given.plan:
         writes["--plan's weights"] = given.plan.with_suffix(".npz")
-    reads = {"IN": given.model, "--calib": Path(given.calib)}
-    if given.labels:
-        reads["--labels"] = Path(given.labels)
+    files = {"--calib": given.calib, "--labels": given.labels, "--statistics": given.statistics}
+    reads = {"IN": given.model} | {flag: Path(name) for flag, name in files.items() if name}
     check_places(parser, reads, writes)
 
 

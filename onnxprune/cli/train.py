@@ -21,6 +21,7 @@ examples:
   onnxprune train in.onnx out.onnx --data train.npz --epochs 30
   onnxprune train in.onnx out.onnx --data train.npz --time 10m --precision bf16 --device cuda
   onnxprune train in.onnx out.onnx --data images/ --preset imagenet --augment flip --augment crop=4
+  onnxprune train in.onnx out.onnx --data train.npz --method decorrelated --statistics learnt.npz
   onnxprune train in.onnx out.onnx --data train.npz --checkpoint run.pt --history run.csv --resume
   torchrun --nproc-per-node 4 -m onnxprune train in.onnx out.onnx --data train.npz --device cuda
 
@@ -198,6 +199,13 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         default=DEFAULTS.checkpoint_seconds,
         help="and within an epoch after so much time (default: 10m)",
     )
+    out.add_argument(
+        "--statistics",
+        metavar="FILE.npz",
+        type=Path,
+        help="learn on the way, and write, that by which `onnxprune --statistics --method snp` "
+        "prunes without samples",
+    )
     out.add_argument("--resume", action="store_true", help="go on from --checkpoint")
     add_loudness(out)
 
@@ -224,6 +232,8 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
             raise KeyboardInterrupt(f"go on from {given.checkpoint} with --resume") from stop
         raise
     result.save(given.output)
+    if given.statistics:
+        result.save_statistics(given.statistics)
     if result.leads and not given.quiet:
         print(result.table())
     return 0
@@ -265,6 +275,7 @@ def options(given: argparse.Namespace) -> TrainOptions:
         resume=given.resume,
         history=given.history,
         history_every=given.history_every,
+        statistics=given.statistics is not None,
         progress=not given.quiet,
     )
 
@@ -289,5 +300,10 @@ def _check_written(parser: argparse.ArgumentParser, given: argparse.Namespace) -
             reads[f"--{flag.replace('_', '-')}"] = Path(getattr(given, flag))
     if isinstance(given.validation, str):
         reads["--validation"] = Path(given.validation)
-    writes = {"OUT": given.output, "--history": given.history, "--checkpoint": given.checkpoint}
+    writes = {
+        "OUT": given.output,
+        "--history": given.history,
+        "--checkpoint": given.checkpoint,
+        "--statistics": given.statistics,
+    }
     check_places(parser, reads, writes)

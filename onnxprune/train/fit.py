@@ -253,8 +253,8 @@ class Trainer:
     def _enter(self, score: Score | None) -> None:
         position = self._position
         loss, accuracy = self._means(self._processes.total(self._sums))
-        row = row_of(position, Score(loss, accuracy), score, self._rate)
-        self._history.add(row | dict(self._method.columns()))
+        columns = self._method.columns()
+        self._history.add(row_of(position, Score(loss, accuracy), score, self._rate, columns))
 
     def _keep(self, score: Score) -> None:
         wanted = self._options.keep == "best" and self._method.may_keep()

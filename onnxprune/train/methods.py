@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from onnxprune.train import decorrelation_flags as decorrelation
+
 if TYPE_CHECKING:
     from onnxprune.train.method import Method
     from onnxprune.train.network import TrainableNetwork
@@ -22,11 +24,13 @@ class Entry:
         description: what it is, in a line.
         add_arguments: enters its flags into a parser; their destinations name its settings.
         make: makes it for a network, the model that the network is of, and its settings.
+        check: raises ValueError for settings that make no sense.
     """
 
     description: str
     add_arguments: Callable[[argparse._ActionsContainer], None]
     make: Callable[[TrainableNetwork, onnx.ModelProto, Mapping[str, Any]], Method]
+    check: Callable[[Mapping[str, Any]], None] = lambda settings: None
 
 
 def _no_arguments(parser: argparse._ActionsContainer) -> None:
@@ -43,4 +47,10 @@ def _backpropagation(
 
 METHODS: dict[str, Entry] = {
     "backprop": Entry("gradients and nothing else", _no_arguments, _backpropagation),
+    "decorrelated": Entry(
+        "every layer learns to read uncorrelated inputs",
+        decorrelation.add_flags,
+        decorrelation.decorrelated,
+        decorrelation.check,
+    ),
 }

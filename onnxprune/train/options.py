@@ -57,6 +57,7 @@ class TrainOptions:
         resume: go on from the checkpoint.
         history: file of the history, .csv or .jsonl.
         history_every: steps after which a row is entered within an epoch; None for none.
+        statistics: learn on the way the moments by which `snp` and `squeeze` prune.
         progress: whether bars are shown on a terminal.
     """
 
@@ -89,10 +90,12 @@ class TrainOptions:
     resume: bool = False
     history: Path | None = None
     history_every: int | None = None
+    statistics: bool = False
     progress: bool = True
 
     def __post_init__(self) -> None:
         self._check_words()
+        METHODS[self.method].check(self.method_settings)
         self._check_numbers()
         if self.epochs is not None and self.seconds is not None:
             raise ValueError("training ends after a number of epochs or a time, not both")

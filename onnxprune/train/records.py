@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxprune.train.checkpoint import Position
@@ -43,7 +43,13 @@ class Fitted:
         return Fitted(_score(rows[0]), _score(after), int(step or 0), seconds, list(rows))
 
 
-def row_of(position: Position, training: Score, validation: Score | None, rate: float) -> Row:
+def row_of(
+    position: Position,
+    training: Score,
+    validation: Score | None,
+    rate: float,
+    columns: Mapping[str, float],
+) -> Row:
     """A row of the history.
 
     Args:
@@ -51,6 +57,7 @@ def row_of(position: Position, training: Score, validation: Score | None, rate: 
         training: of the batches of the epoch so far, as they were learnt from.
         validation: of the validation samples, if they were evaluated.
         rate: the learning rate.
+        columns: what the method of training adds.
     """
     return {
         "step": position.step,
@@ -61,6 +68,7 @@ def row_of(position: Position, training: Score, validation: Score | None, rate: 
         "validation_accuracy": None if validation is None else _known(validation.accuracy),
         "learning_rate": rate,
         "seconds": round(position.seconds, 3),
+        **{name: _known(value) for name, value in columns.items()},
     }
 
 

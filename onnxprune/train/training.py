@@ -12,10 +12,11 @@ import onnx
 
 from onnxprune.arrays import Feed, IndexArray
 from onnxprune.calibration import CalibrationSource
-from onnxprune.errors import TrainingError
+from onnxprune.errors import OnnxPruneError, TrainingError
 from onnxprune.inputs import input_specs
 from onnxprune.model import load, pending
 from onnxprune.rewrite import digest
+from onnxprune.saved_moments import SavedMoments
 from onnxprune.tables import columns
 from onnxprune.train.augmentation import augmentations
 from onnxprune.train.distributed import Processes, processes
@@ -25,6 +26,7 @@ from onnxprune.train.initialisation import start_anew
 from onnxprune.train.methods import METHODS
 from onnxprune.train.network import TrainableNetwork
 from onnxprune.train.objective import Classification
+from onnxprune.train.online_moments import OnlineMoments, few_samples
 from onnxprune.train.options import TrainOptions
 from onnxprune.train.records import Fitted
 from onnxprune.train.samples import LabelledSamples, divided, load_labelled
@@ -54,6 +56,8 @@ class TrainingResult:
         model: the model.
         fitted: how it was trained.
         leads: whether this is the process that writes.
+        statistics: the moments that were learnt on the way, if they were asked for and the weights
+            are not those of the start.
     """
 
     model: onnx.ModelProto = field(repr=False)
@@ -61,6 +65,7 @@ class TrainingResult:
     leads: bool
     _original: onnx.ModelProto = field(repr=False)
     _sample: Feed = field(repr=False)
+    statistics: SavedMoments | None = field(default=None, repr=False)
 
     def save(self, path: str | Path) -> None:
         """Validate the trained model as a file and move it to ``path`` if it passes.
@@ -74,6 +79,20 @@ class TrainingResult:
         if self.leads:
             with pending(self.model, Path(path)) as temporary:
                 check_file(temporary, self._original, self._sample)
+
+    def save_statistics(self, path: str | Path) -> None:
+        """Write the learnt moments; of several processes the first one does.
+
+        Raises:
+            OnnxPruneError: there are none, or the file cannot be written.
+        """
+        if self.statistics is None:
+            raise OnnxPruneError(
+                f"{path}: no statistics were learnt, as the weights are those of the start; with "
+                "--keep last they are those of the end"
+            )
+        if self.leads:
+            self.statistics.save(path)
 
     def table(self) -> str:
         """What the training came to, for a terminal."""
@@ -153,9 +172,10 @@ def _train(
     if validation is not None and isinstance(validation.source, LabelledSamples):
         objective.check(validation.source.labels, "the validation samples")
     method = METHODS[options.method].make(network, original, options.method_settings)
+    watching = OnlineMoments(method, network, original) if options.statistics else None
     trainer = Trainer(
         network,
-        method,
+        watching or method,
         objective,
         training,
         validation,
@@ -167,7 +187,11 @@ def _train(
     fitted = trainer.run()
     network.to("cpu")
     result = method.finish(write_back(original, network))
-    return TrainingResult(result, fitted, group.leads, original, part.feed)
+    learnt = None
+    if watching is not None and fitted.step:
+        few = few_samples(validation or training, samples.batch_extent or 1)
+        learnt = watching.moments(result, few)
+    return TrainingResult(result, fitted, group.leads, original, part.feed, learnt)
 
 
 def _selections(
