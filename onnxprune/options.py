@@ -17,6 +17,7 @@ from onnxprune.criteria.protocol import Moments
 from onnxprune.methods import METHODS, RECOVERIES, Method
 from onnxprune.metric import Labels, UserMetric
 from onnxprune.recovery import Recovery
+from onnxprune.refinement import Refine
 from onnxprune.runtime import Provider
 
 _READERS = {
@@ -72,6 +73,8 @@ class Options:
             higher is better.
         labels: classes of the calibration samples, by which models are judged instead; an array,
             or an .npy file.
+        refine: how the weights are trained after pruning, with the original as the teacher; None
+            for not at all. Needs torch.
     """
 
     method: str = "onnxprune"
@@ -99,6 +102,7 @@ class Options:
     threads: int = 1
     evaluate: str | UserMetric | None = None
     labels: Labels | None = None
+    refine: Refine | None = None
 
     def __post_init__(self) -> None:
         _check_name("method", self.method, METHODS)

@@ -20,6 +20,7 @@ from onnxprune.criteria.protocol import Moments
 from onnxprune.errors import CalibrationError, OnnxPruneError
 from onnxprune.methods import METHODS
 from onnxprune.options import Options
+from onnxprune.refinement import FORMS, Budget, OptimizerName, Refine
 from onnxprune.target import Target, meanings
 
 EXAMPLES = """\
@@ -30,6 +31,7 @@ examples:
   onnxprune in.onnx out.onnx --calib samples.npz --target drop=1% --eval judge.py:accuracy
   onnxprune in.onnx out.onnx --calib feeds.py:samples --exclude head --report report.json
   onnxprune in.onnx out.onnx --calib samples.npz --method snp --cutoff 0.05
+  onnxprune in.onnx out.onnx --calib samples.npz --target macs=0.35 --refine 300s
   onnxprune apply in.onnx plan.json again.onnx --weights plan.npz
   onnxprune plot report.json figure.svg
   onnxprune inspect in.onnx
@@ -81,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
         "nothing is fitted to them",
     )
     _add_choices(parser)
+    _add_refinement(parser)
     _add_timing(parser)
     _add_images(parser)
     _add_outputs(parser)
@@ -153,6 +156,35 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         type=arguments.memory,
         help="hold at most this much of statistics and activations, as 512MB or 2GB, and put the "
         "rest into temporary files; what onnxruntime needs comes on top (default: hold all)",
+    )
+
+
+def _add_refinement(parser: argparse.ArgumentParser) -> None:
+    refining = parser.add_argument_group(
+        "training after pruning", "with the original as the teacher, without labels; needs torch"
+    )
+    refining.add_argument(
+        "--refine",
+        metavar="BUDGET",
+        help=f"train the pruned weights on the outputs of the original: {FORMS}",
+    )
+    refining.add_argument(
+        "--refine-rate",
+        metavar="X",
+        type=float,
+        help="largest learning rate (default: found by short trials)",
+    )
+    refining.add_argument(
+        "--refine-optimizer",
+        choices=get_args(OptimizerName),
+        help=f"default: {Refine.optimizer}",
+    )
+    refining.add_argument(
+        "--refine-blocks",
+        metavar="WEIGHT",
+        type=float,
+        help="compare the outputs of residual blocks as well, with this weight (default: "
+        f"{Refine.blocks:g})",
     )
 
 
@@ -253,7 +285,20 @@ def options(given: argparse.Namespace) -> Options:
         threads=given.threads,
         evaluate=given.eval,
         labels=given.labels,
+        refine=_refine(given),
     )
+
+
+def _refine(given: argparse.Namespace) -> Refine | None:
+    """The refinement that the flags state."""
+    details = {
+        name: value
+        for name in ("rate", "optimizer", "blocks")
+        if (value := getattr(given, f"refine_{name}")) is not None
+    }
+    if given.refine is None and details:
+        raise ValueError(f"--refine-{next(iter(details))} goes with --refine {FORMS}")
+    return None if given.refine is None else Refine(Budget.parse(given.refine), **details)
 
 
 def _preprocessing(given: argparse.Namespace) -> Preprocessing | None:
