@@ -59,3 +59,13 @@ class Allowance:
     def progress(self) -> float:
         """Steps that were taken, or seconds where time is the limit."""
         return float(self.taken) if self.steps is not None else self.elapsed
+
+    @property
+    def end(self) -> float:
+        """What that comes to in the end."""
+        return float(self.seconds or 0.0) if self.steps is None else float(self.steps)
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "s" if self.steps is None else "steps"

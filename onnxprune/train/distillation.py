@@ -11,24 +11,24 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 import numpy as np
 import onnx
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from onnxprune.arrays import Array, IndexArray
 from onnxprune.block_outputs import BlockOutput
 from onnxprune.calibration import Calibration, Split
 from onnxprune.errors import OnnxPruneError
-from onnxprune.progress import DELAY
+from onnxprune.progress import counter
 from onnxprune.refinement import OptimizerName, Refine, Refinement
 from onnxprune.runtime import Provider
 from onnxprune.train.allowance import Allowance
 from onnxprune.train.divergence import Measure, block_measure, measures_of, total
 from onnxprune.train.network import TrainableNetwork
+from onnxprune.train.optimizer import make_optimizer
+from onnxprune.train.options import TrainOptions
 from onnxprune.train.schedule import one_cycle
 from onnxprune.train.teacher import KEPT_BYTES, Lesson, Teacher, tensors
 
@@ -39,7 +39,6 @@ RATES: Mapping[OptimizerName, tuple[float, ...]] = {
 """Learning rates that are tried."""
 TRIAL_SHARE = 0.1
 """Share of the budget that each trial takes."""
-MOMENTUM = 0.9
 FEWEST_LOOKS, MOST_LOOKS = 4, 20
 """How often the samples to tune on are looked at, at least under a number of steps, at most under
 a limit of time."""
@@ -238,7 +237,9 @@ class Course:
         self._load(self._start)
         optimizer = self._optimizer()
         last, seen = self.first, 0
-        with _bar(allowance, label, self._lessons.progress) as bar:
+        with counter(
+            label, allowance.end, progress=self._lessons.progress, unit=allowance.unit
+        ) as bar:
             for rows in self._steps():
                 if allowance.used >= 1:
                     break
@@ -253,7 +254,7 @@ class Course:
                     last = self.look()
                     self._note(last)
                 bar.set_postfix(loss=f"{loss:.4g}", tune=f"{self.best:.4g}", refresh=False)
-                bar.update(min(allowance.progress, float(bar.total or 0)) - bar.n)
+                bar.update(min(allowance.progress, allowance.end) - bar.n)
         return last
 
     @torch.no_grad()
@@ -301,10 +302,8 @@ class Course:
 
     def _optimizer(self) -> torch.optim.Optimizer:
         # no decay: the weights are where they should be, not too large
-        weights = [self.network.weights[name] for name in self._names]
-        if self._settings.optimizer == "sgd":
-            return torch.optim.SGD(weights, momentum=MOMENTUM, nesterov=True)
-        return torch.optim.AdamW(weights, weight_decay=0.0)
+        options = TrainOptions(optimizer=self._settings.optimizer, weight_decay=0.0)
+        return make_optimizer(self.network, options)
 
     def _weights(self) -> Weights:
         return {n: self.network.weights[n].detach().clone() for n in self._names}
@@ -338,15 +337,3 @@ def _numeric(model: onnx.ModelProto) -> Iterator[str]:
         kind = value.type.tensor_type.elem_type
         if value.type.HasField("tensor_type") and kind != onnx.TensorProto.STRING:
             yield value.name
-
-
-def _bar(allowance: Allowance, label: str, progress: bool) -> tqdm[NoReturn]:
-    timed = allowance.steps is None
-    return tqdm(
-        desc=label,
-        total=round(allowance.seconds or 0.0) if timed else allowance.steps,
-        unit="s" if timed else "step",
-        delay=DELAY,
-        leave=False,
-        disable=None if progress else True,
-    )

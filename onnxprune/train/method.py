@@ -8,13 +8,13 @@ through taps, absent tensors, substitutes for weights, and gradients.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import onnx
 from torch import Tensor
 
-from onnxprune.train.network import NO_TAPS, Taps
+from onnxprune.train.network import Taps
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Changes:
         absent: see there.
     """
 
-    taps: Taps = NO_TAPS
+    taps: Taps = field(default_factory=dict)
     absent: Collection[str] = ()
 
 
