@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 from onnxprune.errors import MissingLibraryError
@@ -86,12 +86,15 @@ class Refine:
         optimizer: "adamw" or "sgd" (with Nesterov's momentum).
         blocks: weight of the squared relative errors at the outputs of residual blocks beside the
             divergence of the network's outputs; 0 for none.
+        augment: random changes of the samples that are fitted on, which the original sees too; see
+            ``train.augmentation``.
     """
 
     budget: Budget
     rate: float | None = None
     optimizer: OptimizerName = "adamw"
     blocks: float = 0.0
+    augment: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.optimizer not in get_args(OptimizerName):
@@ -104,7 +107,7 @@ class Refine:
 
     def settings(self) -> dict[str, object]:
         """The settings as JSON values."""
-        return {**vars(self), "budget": str(self.budget)}
+        return {**vars(self), "budget": str(self.budget), "augment": list(self.augment)}
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ def require_torch() -> None:
     Raises:
         MissingLibraryError: it is not installed.
     """
-    if importlib.util.find_spec("torch") is None:
+    if find_spec("torch") is None:
         raise MissingLibraryError(
             "refining needs torch; install it: pip install torch, or this package with its extra "
             "[train]"

@@ -31,6 +31,7 @@ def require_refinable(canonical: onnx.ModelProto, options: Options) -> None:
     Raises:
         MissingLibraryError: torch is missing.
         UnsupportedModelError: an operator has no gradient; it is named.
+        TrainingError: an augmentation is not known, or its file cannot be used.
         OnnxPruneError: there is no CUDA device for such a provider.
     """
     if options.refine is None:
@@ -38,7 +39,7 @@ def require_refinable(canonical: onnx.ModelProto, options: Options) -> None:
     require_torch()
     from onnxprune.train.distillation import check_refinable
 
-    check_refinable(canonical, options.provider)
+    check_refinable(canonical, options.refine, options.provider)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from onnxprune import api
 from onnxprune.allocation import ALLOCATIONS
@@ -185,6 +185,13 @@ def _add_refinement(parser: argparse.ArgumentParser) -> None:
         help="compare the outputs of residual blocks as well, with this weight (default: "
         f"{Refine.blocks:g})",
     )
+    refining.add_argument(
+        "--augment",
+        metavar="CHANGE",
+        action="append",
+        help="change the samples to train on at random: flip, crop=PIXELS, or file.py:function, a "
+        "function of a batch of arrays that returns one; repeat for several",
+    )
 
 
 def _add_timing(parser: argparse.ArgumentParser) -> None:
@@ -272,14 +279,19 @@ def options(given: argparse.Namespace) -> Options:
 
 def _refine(given: argparse.Namespace) -> Refine | None:
     """The refinement that the flags state."""
-    details = {
-        name: value
-        for name in ("rate", "optimizer", "blocks")
-        if (value := getattr(given, f"refine_{name}")) is not None
+    details: dict[str, Any] = {
+        "rate": given.refine_rate,
+        "optimizer": given.refine_optimizer,
+        "blocks": given.refine_blocks,
+        "augment": given.augment and tuple(given.augment),
     }
-    if given.refine is None and details:
-        raise ValueError(f"--refine-{next(iter(details))} goes with --refine {FORMS}")
-    return None if given.refine is None else Refine(Budget.parse(given.refine), **details)
+    stated = {name: value for name, value in details.items() if value is not None}
+    if given.refine is not None:
+        return Refine(Budget.parse(given.refine), **stated)
+    for name in stated:
+        flag = "--augment" if name == "augment" else f"--refine-{name}"
+        raise ValueError(f"{flag} is for --refine, which is not given: {FORMS}")
+    return None
 
 
 def _check_written(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from onnxprune.arrays import Array, IndexArray
+from onnxprune.arrays import Array, Feed, IndexArray
 from onnxprune.block_outputs import BlockOutput
 from onnxprune.calibration import Calibration, Split
 from onnxprune.errors import OnnxPruneError
@@ -25,6 +25,7 @@ from onnxprune.progress import counter
 from onnxprune.refinement import OptimizerName, Refine, Refinement
 from onnxprune.runtime import Provider
 from onnxprune.train.allowance import Allowance
+from onnxprune.train.augmentation import augmentations
 from onnxprune.train.divergence import Measure, block_measure, measures_of, total
 from onnxprune.train.network import TrainableNetwork
 from onnxprune.train.optimizer import make_optimizer
@@ -109,14 +110,16 @@ def refine(
     return course.changed(), record
 
 
-def check_refinable(model: onnx.ModelProto, provider: Provider) -> None:
-    """Refuse a model, or a device, before any work.
+def check_refinable(model: onnx.ModelProto, settings: Refine, provider: Provider) -> None:
+    """Refuse a model, a device or a change of samples before any work.
 
     Raises:
         UnsupportedModelError: an operator of the model has no gradient here; it is named.
+        TrainingError: an augmentation is not known, or its file cannot be used.
         OnnxPruneError: there is no CUDA device.
     """
     device_of(provider)
+    augmentations(settings.augment)
     TrainableNetwork(model)
 
 
@@ -178,6 +181,7 @@ class Course:
         )
         self._step_size = max(lessons.batch // self._teacher.size, 1) * self._teacher.size
         self.per_epoch = -(-lessons.split.fit.size // self._step_size)
+        self._augment = augmentations(settings.augment)
         self._rng = np.random.default_rng(lessons.seed)
         self._start = self._best_weights = self._weights()
         self.first = self.best = math.inf
@@ -286,12 +290,17 @@ class Course:
         measures = [*self._outputs, *self._blocks]
         optimizer.zero_grad(set_to_none=True)
         summed = 0.0
-        for lesson in self._teacher.lessons(rows):
+        for lesson in self._teacher.lessons(rows, self._changed if self._augment else None):
             loss = self._sums(lesson, measures) / rows.size
             loss.backward()  # type: ignore[no-untyped-call]
             summed += float(loss.detach())
         optimizer.step()
         return summed
+
+    def _changed(self, feed: Feed) -> Feed:
+        for change in self._augment:
+            feed = change(feed, self._rng)
+        return feed
 
     def _sums(self, lesson: Lesson, measures: Sequence[Measure]) -> Tensor:
         device = self.network.device

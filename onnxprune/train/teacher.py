@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,8 @@ from onnxprune.arrays import Array, Feed, IndexArray
 from onnxprune.calibration import Calibration
 from onnxprune.extract import exposed
 from onnxprune.runtime import Provider, Session
+
+Change = Callable[[Feed], Feed]
 
 KEPT_BYTES = 1 << 30
 """Bytes of outputs that are kept, where nothing else is said."""
@@ -67,8 +69,14 @@ class Teacher:
         """Samples that are computed together."""
         return self.samples.batch_extent or self.batch
 
-    def lessons(self, rows: IndexArray) -> Iterator[Lesson]:
-        """The given samples in their order; those that do not fill a fixed batch are left out."""
+    def lessons(self, rows: IndexArray, changed: Change | None = None) -> Iterator[Lesson]:
+        """The given samples in their order; those that do not fill a fixed batch are left out.
+
+        Args:
+            rows: indices of samples.
+            changed: makes other samples of a batch, whose tensors are not kept; None to take them
+                as they are.
+        """
         for start in range(0, rows.size, self.size):
             chunk = rows[start : start + self.size]
             if self.samples.batch_extent is not None and chunk.size < self.size:
@@ -78,16 +86,22 @@ class Teacher:
                 count = len(next(iter(feed.values())))
                 own = chunk[done : done + count].tolist()
                 done += count
-                yield Lesson(feed, self._reference(feed, own), count)
+                if changed is not None:
+                    feed = changed(feed)
+                    yield Lesson(feed, self._computed(feed), count)
+                else:
+                    yield Lesson(feed, self._reference(feed, own), count)
 
     def _reference(self, feed: Feed, rows: Sequence[int]) -> dict[str, Array]:
         if all(row in self._kept for row in rows):
             return {name: np.stack([self._kept[row][name] for row in rows]) for name in self.wanted}
-        arrays = self._session.run(feed, self.wanted)
-        found = dict(zip(self.wanted, arrays, strict=True))
-        if all(array.ndim and len(array) == len(rows) for array in arrays):
+        found = self._computed(feed)
+        if all(array.ndim and len(array) == len(rows) for array in found.values()):
             self._keep(found, rows)
         return found
+
+    def _computed(self, feed: Feed) -> dict[str, Array]:
+        return dict(zip(self.wanted, self._session.run(feed, self.wanted), strict=True))
 
     def _keep(self, found: dict[str, Array], rows: Sequence[int]) -> None:
         for place, row in enumerate(rows):
