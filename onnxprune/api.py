@@ -149,13 +149,16 @@ class Pruner:
         samples = open_samples(self._original, calibration, options)
         logger.info("%s", samples.summary())
         self._samples = samples
-        self._parts = split(len(samples), options.seed, batch_extent=samples.batch_extent or 1)
+        extent = samples.batch_extent or 1
+        self._parts = split(len(samples), options.seed, batch_extent=extent)
+        if options.refine is not None:
+            self._parts = self._parts.with_choice(options.seed, batch_extent=extent)
         self._executor: Executor = InProcess(options.progress)
         self._sample = next(iter(Batches(samples, self._parts.held_out, 1)))
         shapes = {name: array.shape for name, array in self._sample.items()}
         sections = droppable_sections(network, self._canonical, options)
         cost = cost_model(network, self._canonical, shapes, sections)
-        self._cost = cost.per_sample(samples.batch_extent or 1)
+        self._cost = cost.per_sample(extent)
         self._scope = Scope.of(network, groups, options.composition.align, sections)
 
     @cached_property

@@ -91,11 +91,7 @@ def describe(
     measured = outcome.measured
     return Report(
         settings=_settings(targets, options),
-        samples={
-            "fit": split.fit.size,
-            "tune": split.tune.size,
-            "held_out": split.held_out.size,
-        },
+        samples=_samples(split),
         before=measured.before,
         after=measured.after,
         outputs=measured.outputs,
@@ -108,6 +104,12 @@ def describe(
         notes=_notes(outcome, split) + _coarse(targets, options, split),
         refinement=outcome.refinement,
     )
+
+
+def _samples(split: Split) -> dict[str, int]:
+    used = {"fit": split.fit, "tune": split.tune, "choose": split.choose}
+    sizes = {name: int(indices.size) for name, indices in used.items() if indices.size}
+    return sizes | {"held_out": int(split.held_out.size)}
 
 
 def _coarse(targets: Sequence[Target], options: Options, split: Split) -> list[str]:

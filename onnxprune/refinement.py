@@ -115,8 +115,8 @@ class Refinement:
     """What a refinement did.
 
     Attributes:
-        before: divergence of the pruned model's outputs on the samples to tune on, softened and
-            summed over outputs (see ``comparison``).
+        before: divergence of the pruned model's outputs on samples that nothing was fitted on,
+            softened and summed over outputs (see ``comparison``).
         after: the same of the model that was kept; never more.
         seconds: time that it took.
         steps: steps of the optimiser, those of the trials included.
@@ -149,11 +149,11 @@ class Refinement:
         work = f"{self.steps} {noun} in {self.seconds:.0f} s, learning rate {self.rate:.3g}"
         if not self.improved:
             return (
-                f"refined: nothing improved the divergence on tune samples, {self.before:.4g}; the "
-                f"weights stay as they were ({work})"
+                f"refined: nothing improved the divergence on other samples, {self.before:.4g}; "
+                f"the weights stay as they were ({work})"
             )
         return (
-            f"refined: divergence on tune samples {self.before:.4g} before, {self.after:.4g} after "
+            f"refined: divergence on other samples {self.before:.4g} before, {self.after:.4g} after "
             f"({work})"
         )
 

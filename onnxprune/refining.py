@@ -9,6 +9,7 @@ import logging
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx
 
 from onnxprune.block_outputs import block_outputs
@@ -88,7 +89,8 @@ class Refiner:
         lessons = Lessons(
             self.canonical if blocks else self.original,
             self.samples,
-            self.split,
+            np.sort(np.concatenate([self.split.fit, self.split.tune])),
+            self.split.choose,
             options.batch,
             blocks,
             options.provider,
@@ -107,8 +109,8 @@ class Refiner:
         return (model, refined, done) if done.improved else (pruned, weights, done)
 
     def _divergence(self, model: onnx.ModelProto) -> float:
-        """Of the outputs on the samples to tune on, softened; the sum over outputs."""
-        tune = Batches(self.samples, self.split.tune, self.options.batch)
-        found = compare(self.original, model, tune, self.executor, self.options.provider)
+        """Of the outputs on the samples to choose by, softened; the sum over outputs."""
+        batches = Batches(self.samples, self.split.choose, self.options.batch)
+        found = compare(self.original, model, batches, self.executor, self.options.provider)
         summed = math.fsum(output.softened for output in found)
         return summed if math.isfinite(summed) else math.inf

@@ -137,7 +137,7 @@ class Report:
 
     Attributes:
         settings: what was asked for, and the versions that did it.
-        samples: samples used to fit, to tune and to report.
+        samples: samples used to fit, to tune, to choose refined weights, and to report.
         before: the original model.
         after: the pruned model.
         outputs: distance of every output from the original's on the held-out samples.

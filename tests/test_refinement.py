@@ -104,12 +104,12 @@ def test_a_damaged_network_gets_better(bare, trained):
 
 
 def test_the_record_is_of_the_files_themselves(bare, trained):
-    """What is said of the tune samples is what onnxruntime makes of the two models."""
-    pruner = Pruner(path_of("mlp_digits"), SAMPLES, BARE)
-    tune = {"input": SAMPLES[pruner._parts.tune]}
+    """What is said of the samples to choose by is what onnxruntime makes of the two models."""
+    pruner = Pruner(path_of("mlp_digits"), SAMPLES, replace(BARE, refine=STEPS))
+    chosen = {"input": SAMPLES[pruner._parts.choose]}
     original = onnx.load(path_of("mlp_digits"))
     for model, said in ((bare.model, done(trained).before), (trained.model, done(trained).after)):
-        assert softened(original, model, tune) == pytest.approx(said, rel=1e-4)
+        assert softened(original, model, chosen) == pytest.approx(said, rel=1e-4)
 
 
 def softened(original: onnx.ModelProto, model: onnx.ModelProto, feed: dict[str, np.ndarray]):
@@ -270,7 +270,7 @@ FLAGS = ("--target", "macs=0.3", "--allocation", "uniform", "--criterion", "l2",
 def test_the_command_refines_and_apply_does_it_again(folder, capsys):
     words = ("--refine", "steps=12", "--refine-rate", "0.001", "--plan", "plan.json")
     assert run(*FLAGS, *words, "--refine-optimizer", "adamw") == 0
-    assert "refined: divergence on tune samples" in capsys.readouterr().out
+    assert "refined: divergence on other samples" in capsys.readouterr().out
     from onnxprune.cli import main
 
     assert main(["apply", "in.onnx", "plan.json", "again.onnx", "--weights", "plan.npz"]) == 0

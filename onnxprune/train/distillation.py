@@ -1,8 +1,8 @@
 """Refinement by distillation: a pruned network is trained to say what the original says.
 
 No labels are needed: the loss is the divergence of the outputs from the original's on the samples
-to fit on (Hinton et al., arXiv 1503.02531), that on the samples to tune on tells which weights are
-the best, and the weights that were there before are among those to choose from.
+to fit on (Hinton et al., arXiv 1503.02531), that on samples which nothing was fitted on tells which
+weights are the best, and the weights that were there before are among those to choose from.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from onnxprune.arrays import Array, Feed, IndexArray
 from onnxprune.block_outputs import BlockOutput
-from onnxprune.calibration import Calibration, Split
+from onnxprune.calibration import Calibration
 from onnxprune.errors import OnnxPruneError
 from onnxprune.progress import counter
 from onnxprune.refinement import OptimizerName, Refine, Refinement
@@ -41,7 +41,7 @@ RATES: Mapping[OptimizerName, tuple[float, ...]] = {
 TRIAL_SHARE = 0.1
 """Share of the budget that each trial takes."""
 FEWEST_LOOKS, MOST_LOOKS = 4, 20
-"""How often the samples to tune on are looked at, at least under a number of steps, at most under
+"""How often the samples to choose by are looked at, at least under a number of steps, at most under
 a limit of time."""
 LOOKS_PER_EPOCH = 2
 LOOK_SHARE = 0.2
@@ -59,7 +59,8 @@ class Lessons:
     Attributes:
         model: the original, in which all tensors that are compared have their names.
         samples: all samples.
-        split: which of them are fitted on, and which tell how good the result is.
+        fit: which of them are fitted on.
+        choose: which tell how good weights are; nothing was ever fitted on these.
         batch: samples per step.
         blocks: inner tensors that are compared beside the outputs.
         provider: onnxruntime provider; with CUDA, training is on it too.
@@ -71,7 +72,8 @@ class Lessons:
 
     model: onnx.ModelProto
     samples: Calibration
-    split: Split
+    fit: IndexArray
+    choose: IndexArray
     batch: int
     blocks: Sequence[BlockOutput] = ()
     provider: Provider = "cpu"
@@ -147,7 +149,7 @@ def best_rate(trials: Mapping[float, float], optimizer: OptimizerName) -> float:
 
 
 def looks_of(allowance: Allowance, course: Course) -> int:
-    """How often to look at the samples to tune on within an allowance."""
+    """How often to look at the samples to choose by within an allowance."""
     if allowance.seconds is None:
         return max(FEWEST_LOOKS, LOOKS_PER_EPOCH * (allowance.steps or 0) // course.per_epoch)
     affordable = LOOK_SHARE * allowance.seconds / max(course.look_seconds, 1e-3)
@@ -160,7 +162,7 @@ class Course:
     Attributes:
         network: the pruned network.
         per_epoch: steps that take all samples to fit on.
-        first: divergence on the samples to tune on, before anything was changed.
+        first: divergence on the samples to choose by, before anything was changed.
         best: the least so far.
         look_seconds: time that one look at these samples takes.
     """
@@ -180,7 +182,7 @@ class Course:
             KEPT_BYTES if lessons.max_bytes is None else lessons.max_bytes,
         )
         self._step_size = max(lessons.batch // self._teacher.size, 1) * self._teacher.size
-        self.per_epoch = -(-lessons.split.fit.size // self._step_size)
+        self.per_epoch = -(-lessons.fit.size // self._step_size)
         self._augment = augmentations(settings.augment)
         self._rng = np.random.default_rng(lessons.seed)
         self._start = self._best_weights = self._weights()
@@ -188,18 +190,18 @@ class Course:
         self.look_seconds = 0.0
 
     def begin(self) -> None:
-        """Look at what both networks make of the samples to tune on.
+        """Look at what both networks make of the samples to choose by.
 
         Raises:
             OnnxPruneError: no output depends on a weight.
         """
-        tune = list(self._teacher.lessons(self._lessons.split.tune))
+        chosen = list(self._teacher.lessons(self._lessons.choose))
         names = set(self.network.output_names)
-        outputs = [{n: a for n, a in t.reference.items() if n in names} for t in tune]
-        made = self.network(tensors(tune[0].feed, self.network.device))
+        outputs = [{n: a for n, a in t.reference.items() if n in names} for t in chosen]
+        made = self.network(tensors(chosen[0].feed, self.network.device))
         self._outputs = [
             measure
-            for measure in measures_of(tune[0].feed, outputs, sum(t.samples for t in tune))
+            for measure in measures_of(chosen[0].feed, outputs, sum(t.samples for t in chosen))
             if made[measure.name].requires_grad
         ]
         if not self._outputs:
@@ -208,7 +210,7 @@ class Course:
                 "weights, so that nothing can be refined; leave --refine away"
             )
         weight = self._settings.blocks
-        self._blocks = [block_measure(b.name, b.kept, weight, tune) for b in self._lessons.blocks]
+        self._blocks = [block_measure(b.name, b.kept, weight, chosen) for b in self._lessons.blocks]
         self.first = self.best = self.look()
 
     def try_rates(self, whole: Allowance) -> dict[float, float]:
@@ -257,16 +259,16 @@ class Course:
                     seen = int(allowance.used * looks)
                     last = self.look()
                     self._note(last)
-                bar.set_postfix(loss=f"{loss:.4g}", tune=f"{self.best:.4g}", refresh=False)
+                bar.set_postfix(loss=f"{loss:.4g}", best=f"{self.best:.4g}", refresh=False)
                 bar.update(min(allowance.progress, allowance.end) - bar.n)
         return last
 
     @torch.no_grad()
     def look(self) -> float:
-        """The divergence of the outputs on the samples to tune on; infinite if it is no number."""
+        """The divergence of the outputs on the samples to choose by; infinite if it is no number."""
         start = time.perf_counter()
         summed, samples = 0.0, 0
-        for lesson in self._teacher.lessons(self._lessons.split.tune):
+        for lesson in self._teacher.lessons(self._lessons.choose):
             summed += float(self._sums(lesson, self._outputs))
             samples += lesson.samples
         self.look_seconds = time.perf_counter() - start
@@ -281,7 +283,7 @@ class Course:
     def _steps(self) -> Iterator[IndexArray]:
         """The samples of every step, in an order drawn anew for each pass."""
         while True:
-            order = self._rng.permutation(self._lessons.split.fit)
+            order = self._rng.permutation(self._lessons.fit)
             for start in range(0, order.size, self._step_size):
                 yield order[start : start + self._step_size]
 
