@@ -149,12 +149,12 @@ class Refinement:
         work = f"{self.steps} {noun} in {self.seconds:.0f} s, learning rate {self.rate:.3g}"
         if not self.improved:
             return (
-                f"refined: nothing improved the divergence on other samples, {self.before:.4g}; "
+                f"refined: nothing improved the divergence on unseen samples, {self.before:.4g}; "
                 f"the weights stay as they were ({work})"
             )
         return (
-            f"refined: divergence on other samples {self.before:.4g} before, {self.after:.4g} after "
-            f"({work})"
+            f"refined: divergence on unseen samples {self.before:.4g} before, {self.after:.4g} "
+            f"after ({work})"
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
+from onnxprune.arrays import IndexArray
 from onnxprune.block_outputs import block_outputs
 from onnxprune.calibration import Calibration, Split
 from onnxprune.executor import Executor
@@ -89,7 +90,7 @@ class Refiner:
         lessons = Lessons(
             self.canonical if blocks else self.original,
             self.samples,
-            np.sort(np.concatenate([self.split.fit, self.split.tune])),
+            self._fitted(),
             self.split.choose,
             options.batch,
             blocks,
@@ -107,6 +108,12 @@ class Refiner:
         done = replace(done, before=before, after=after)
         logger.info("%s", done)
         return (model, refined, done) if done.improved else (pruned, weights, done)
+
+    def _fitted(self) -> IndexArray:
+        """The samples to train on: those that recovery has seen."""
+        seen = np.union1d(self.split.fit, self.split.tune)
+        others = np.setdiff1d(seen, self.split.choose)
+        return others if others.size else seen
 
     def _divergence(self, model: onnx.ModelProto) -> float:
         """Of the outputs on the samples to choose by, softened; the sum over outputs."""

@@ -196,11 +196,9 @@ def test_a_small_fixed_batch_is_repeated_within_a_step():
     model = build(nodes, SHAPES, inputs="float[4,6] x", outputs="float[4,5] y")
     samples = samples_of(model)
     parts = split(len(samples), 0, batch_extent=4)
-    course = Course(disturbed(model), Lessons(model, samples, parts.fit, parts.tune, 32), STEPS)
-    assert course.per_epoch == -(-parts.fit.size // 32)
-    values, done = refine(
-        disturbed(model), Lessons(model, samples, parts.fit, parts.tune, 32), STEPS
-    )
+    lessons = Lessons(model, samples, parts.fit, parts.tune, 32)
+    assert Course(disturbed(model), lessons, STEPS).per_epoch == -(-parts.fit.size // 32)
+    values, done = refine(disturbed(model), lessons, STEPS)
     assert values
     assert done.after < 0.2 * done.before
 

@@ -43,9 +43,7 @@ class Split:
         units = self.fit.size // batch_extent
         taken = min(self.tune.size // batch_extent, units // 2) * batch_extent
         if not taken or self.note:
-            note = (
-                "Too few samples to refine on some and choose on others: the choice is optimistic."
-            )
+            note = "Too few samples: those that choose refined weights were fitted on as well."
             return replace(self, choose=self.tune, note=self.note or note)
         order = np.random.default_rng([seed, 1]).permutation(self.fit)
         choose, fit = np.split(order, [taken])

@@ -265,7 +265,7 @@ class Course:
 
     @torch.no_grad()
     def look(self) -> float:
-        """The divergence of the outputs on the samples to choose by; infinite if it is no number."""
+        """Divergence of the outputs on the samples to choose by; infinite if it is no number."""
         start = time.perf_counter()
         summed, samples = 0.0, 0
         for lesson in self._teacher.lessons(self._lessons.choose):
