@@ -4,12 +4,12 @@
                                  [--images N ...] [--changes NAME ...] [--draw N ...]
                                  [--test-images N] [--json FILE] [--table] [--plot]
 
-Networks are pruned with 1 000 images of the train split, drawn at random. They are refined on the
-same, or on the first 4 000 of the split, which the tool calls ``--images 4000``; as they are, or
-flipped and moved by up to four pixels (``--changes images``). Labels are never used, and test
-images only report. A row has two comparisons on the same test images: with the original, and with
-the pruned network before refinement. Rows are appended as they come and never measured again;
-``--table`` prints what is there and ``--plot`` draws it beside the file.
+Networks are pruned with 1 000 images of the train split, drawn at random from its first 4 000, and
+refined on these or on all 4 000; as they are, or flipped and moved by up to four pixels
+(``--changes images``). Labels are never used, and test images only report. A row has two
+comparisons on the same test images: with the original, and with the pruned network before
+refinement. Rows are appended as they come and never measured again; ``--table`` prints what is
+there and ``--plot`` draws it beside the file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,7 +32,8 @@ from trained import NETWORKS, SHARED
 from onnxprune import Options, Result, Target
 from onnxprune.api import Pruner
 from onnxprune.arrays import Array
-from onnxprune.calibration import split
+from onnxprune.calibration import Split, split
+from onnxprune.calibration.splits import MAX_SAMPLES
 from onnxprune.canonical import canonicalise
 from onnxprune.executor import InProcess
 from onnxprune.groups import find_groups
@@ -78,17 +79,33 @@ def jobs(given: argparse.Namespace) -> Iterator[Job]:
 
 
 def inputs_of(name: str, images: int, draw: int) -> Array:
-    """The first images of the train split, or a part of them that is drawn at random."""
+    """So many images of the train split; the first ones are the same for every number."""
     pool, _ = NETWORKS[name].images("train", IMAGES[-1])
     order = np.random.default_rng(draw).permutation(len(pool))
-    return NETWORKS[name].inputs(pool if images >= len(pool) else pool[order[:images]])
+    return NETWORKS[name].inputs(pool[order[:images]])
 
 
 @lru_cache(maxsize=1)
 def pruner(name: str, draw: int) -> Pruner:
     """A network with what was learnt of it."""
     options = Options(latency=False, seed=draw)
-    return Pruner(NETWORKS[name].model, inputs_of(name, PRUNED_ON, draw), options)
+    made = Pruner(NETWORKS[name].model, inputs_of(name, PRUNED_ON, draw), options)
+    made._parts = parts_of(PRUNED_ON, draw)
+    return made
+
+
+def parts_of(images: int, draw: int) -> Split:
+    """What the images are for: those that pruning has not seen choose, and teach if they are many.
+
+    The images beyond those that networks are pruned on are as good as unseen; as many of them as
+    are ever held out choose, and the images that chose before are learnt from.
+    """
+    parts = split(PRUNED_ON, draw).with_choice(draw)
+    if images == PRUNED_ON:
+        return parts
+    more = np.arange(PRUNED_ON, images)
+    choose, teach = more[:MAX_SAMPLES], more[MAX_SAMPLES:]
+    return replace(parts, fit=np.concatenate([parts.fit, parts.choose, teach]), choose=choose)
 
 
 @lru_cache(maxsize=1)
@@ -103,7 +120,7 @@ def refiner_of(job: Job) -> Refiner:
     model, options = NETWORKS[job.network].model, Options(seed=job.draw)
     canonical = canonicalise(model)
     samples = open_samples(model, inputs_of(job.network, job.images, job.draw), options)
-    parts = split(len(samples), job.draw)
+    parts = parts_of(job.images, job.draw)
     return Refiner(model, canonical, find_groups(canonical), samples, parts, options, QUIET)
 
 
