@@ -180,6 +180,12 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         "--log", metavar="FILE", type=Path, help="write the history as .csv or .jsonl, for `plot`"
     )
     out.add_argument(
+        "--log-every",
+        metavar="N",
+        type=int,
+        help="a row after so many steps as well, not only when an epoch is evaluated",
+    )
+    out.add_argument(
         "--checkpoint",
         metavar="FILE",
         type=Path,
@@ -258,6 +264,7 @@ def options(given: argparse.Namespace) -> TrainOptions:
         checkpoint_seconds=given.checkpoint_every,
         resume=given.resume,
         log=given.log,
+        log_every=given.log_every,
         progress=not given.quiet,
     )
 
