@@ -128,7 +128,7 @@ def test_a_network_without_an_output_to_refine_is_refused():
 def test_divergences_are_those_of_the_comparison(rng):
     old, new = rng.standard_normal((2, 7, 5)) * 3
     measure = Measure("y", "logits")
-    found = float(measure.sums(torch.from_numpy(old), torch.from_numpy(new)))
+    found = float(measure.rows(torch.from_numpy(old), torch.from_numpy(new)).sum())
     assert found == pytest.approx(kl_divergence(old, new, 3.0).sum(), rel=1e-5)
 
 
@@ -137,10 +137,10 @@ def test_blocks_are_compared_on_the_entries_that_survive(rng):
     kept = np.array([0, 2, 5])
     measure = Measure("b", scale=2.0, weight=3.0, kept={1: kept})
     changed = torch.from_numpy(old[:, kept] + 0.5)
-    found = float(measure.sums(torch.from_numpy(old), changed))
+    found = float(measure.rows(torch.from_numpy(old), changed).sum())
     assert found == pytest.approx(3.0 / 2.0 * 0.25 * changed.numel(), rel=1e-5)
     with pytest.raises(OnnxPruneError, match=r"'b' has shape \[4, 3, 3, 3\] in the original"):
-        measure.sums(torch.from_numpy(old), changed[:, :2])
+        measure.rows(torch.from_numpy(old), changed[:, :2])
 
 
 def test_the_scale_of_values_is_that_of_a_sample(rng):
@@ -284,6 +284,25 @@ def test_block_outputs_are_learnt_too():
         found.append(distance(result.model))
     assert found[1] < 0.8 * found[0]
     assert found[1] < 0.8 * distance(plain.model)
+
+
+def test_what_could_be_chance_is_not_kept():
+    """Weights are kept if the mean falls by more than its standard error on the same samples."""
+    model = perceptron()
+    samples = samples_of(model, 60)
+    parts = split(len(samples), 0)
+    course = Course(disturbed(model), Lessons(model, samples, parts.fit, parts.tune, 32), STEPS)
+    course.begin()
+    first = course._first_rows
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal(len(first)))
+    noise = (noise - noise.mean()) / noise.std() * math.sqrt(len(first))  # standard error 1
+    course._note(first - 0.9 + noise)
+    assert not course.changed()
+    course._note(first - 1.1 + noise)
+    assert course.changed()
+    assert course.best == pytest.approx(course.first - 1.1)
+    course._note(first - 1.05)
+    assert course.best == pytest.approx(course.first - 1.1)
 
 
 def test_an_allowance_is_a_share_of_steps_or_time():

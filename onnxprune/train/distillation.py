@@ -46,6 +46,9 @@ a limit of time."""
 LOOKS_PER_EPOCH = 2
 LOOK_SHARE = 0.2
 """Share of a limited time that this may take."""
+SURE = 1.0
+"""Standard errors of the difference on the same samples by which weights must be better than the
+untrained ones: of many looks the best would else be chance."""
 SHORTEST_TRIAL = 3
 """Steps below which a trial says nothing."""
 
@@ -187,6 +190,7 @@ class Course:
         self._rng = np.random.default_rng(lessons.seed)
         self._start = self._best_weights = self._weights()
         self.first = self.best = math.inf
+        self._first_rows = torch.zeros(0)
         self.look_seconds = 0.0
 
     def begin(self) -> None:
@@ -211,7 +215,8 @@ class Course:
             )
         weight = self._settings.blocks
         self._blocks = [block_measure(b.name, b.kept, weight, chosen) for b in self._lessons.blocks]
-        self.first = self.best = self.look()
+        self._first_rows = self.look()
+        self.first = self.best = float(self._first_rows.mean())
 
     def try_rates(self, whole: Allowance) -> dict[float, float]:
         """Learning rate -> divergence after a short training from the first weights.
@@ -257,22 +262,19 @@ class Course:
                     return math.inf
                 if allowance.used >= (seen + 1) / looks:
                     seen = int(allowance.used * looks)
-                    last = self.look()
-                    self._note(last)
+                    last = self._note(self.look())
                 bar.set_postfix(loss=f"{loss:.4g}", best=f"{self.best:.4g}", refresh=False)
                 bar.update(min(allowance.progress, allowance.end) - bar.n)
         return last
 
     @torch.no_grad()
-    def look(self) -> float:
-        """Divergence of the outputs on the samples to choose by; infinite if it is no number."""
+    def look(self) -> Tensor:
+        """Divergence of the outputs on every sample to choose by, shape (samples,)."""
         start = time.perf_counter()
-        summed, samples = 0.0, 0
-        for lesson in self._teacher.lessons(self._lessons.choose):
-            summed += float(self._sums(lesson, self._outputs))
-            samples += lesson.samples
+        lessons = self._teacher.lessons(self._lessons.choose)
+        rows = torch.cat([self._rows(lesson, self._outputs).double() for lesson in lessons]).cpu()
         self.look_seconds = time.perf_counter() - start
-        return summed / samples if math.isfinite(summed) else math.inf
+        return rows
 
     def changed(self) -> dict[str, Array]:
         """The best weights by name; none if those of the beginning are the best."""
@@ -293,7 +295,7 @@ class Course:
         optimizer.zero_grad(set_to_none=True)
         summed = 0.0
         for lesson in self._teacher.lessons(rows, self._changed if self._augment else None):
-            loss = self._sums(lesson, measures) / rows.size
+            loss = self._rows(lesson, measures).sum() / rows.size
             loss.backward()  # type: ignore[no-untyped-call]
             summed += float(loss.detach())
         optimizer.step()
@@ -304,12 +306,12 @@ class Course:
             feed = change(feed, self._rng)
         return feed
 
-    def _sums(self, lesson: Lesson, measures: Sequence[Measure]) -> Tensor:
+    def _rows(self, lesson: Lesson, measures: Sequence[Measure]) -> Tensor:
         device = self.network.device
         names = tuple(dict.fromkeys(measure.name for measure in measures))
         made = self.network(tensors(lesson.feed, device), wanted=names)
         reference = tensors({name: lesson.reference[name] for name in names}, device)
-        return total(measures, reference, made)
+        return total(measures, reference, made, lesson.samples)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         # no decay: the weights are where they should be, not too large
@@ -324,9 +326,20 @@ class Course:
         for name, value in weights.items():
             self.network.weights[name].copy_(value)
 
-    def _note(self, divergence: float) -> None:
-        if divergence < self.best:
-            self.best, self._best_weights = divergence, self._weights()
+    def _note(self, rows: Tensor) -> float:
+        """Keep the weights if they are the best so far, and surely better than the first ones.
+
+        Returns:
+            The mean over the rows, infinite if it is no number.
+        """
+        mean = float(rows.mean())
+        if not math.isfinite(mean):
+            return math.inf
+        change = rows - self._first_rows
+        error = float(change.std()) / math.sqrt(len(rows)) if len(rows) > 1 else 0.0
+        if mean < self.best and float(change.mean()) < -SURE * error:
+            self.best, self._best_weights = mean, self._weights()
+        return mean
 
 
 def _trained(network: TrainableNetwork) -> list[str]:

@@ -40,8 +40,8 @@ class Measure:
     weight: float = 1.0
     kept: Mapping[int, IndexArray] | None = None
 
-    def sums(self, reference: Tensor, changed: Tensor) -> Tensor:
-        """What the measure is the mean of, summed over the samples of a batch.
+    def rows(self, reference: Tensor, changed: Tensor) -> Tensor:
+        """What the measure is the mean of, for every index of the first axis, shape (extent,).
 
         Raises:
             OnnxPruneError: the shapes differ.
@@ -56,10 +56,10 @@ class Measure:
                 "the values cannot be refined"
             )
         if self.kind == "values":
-            error: Tensor = (changed.float() - reference.float()).square().sum()
+            error: Tensor = (changed.float() - reference.float()).flatten(1).square().sum(1)
             return self.weight / self.scale * error
         old, new = (self._logs(scores.float().flatten(1)) for scores in (reference, changed))
-        divergence = functional.kl_div(new, old, reduction="sum", log_target=True)
+        divergence = functional.kl_div(new, old, reduction="none", log_target=True).sum(1)
         return self.weight * TEMPERATURE**2 * divergence
 
     def _logs(self, rows: Tensor) -> Tensor:
@@ -112,7 +112,18 @@ def block_measure(
 
 
 def total(
-    measures: Sequence[Measure], reference: Mapping[str, Tensor], changed: Mapping[str, Tensor]
+    measures: Sequence[Measure],
+    reference: Mapping[str, Tensor],
+    changed: Mapping[str, Tensor],
+    samples: int,
 ) -> Tensor:
-    """The sums of all measures."""
-    return torch.stack([m.sums(reference[m.name], changed[m.name]) for m in measures]).sum()
+    """The measures of every sample, added up, shape (samples,).
+
+    A tensor whose first axis does not count samples says the same of all of them.
+    """
+    found = []
+    for measure in measures:
+        rows = measure.rows(reference[measure.name], changed[measure.name])
+        single = rows.shape[0] != samples
+        found.append((rows.sum() / samples).expand(samples) if single else rows)
+    return torch.stack(found).sum(0)
