@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,12 +34,15 @@ from onnxprune.train.schedule import one_cycle
 from onnxprune.train.teacher import KEPT_BYTES, Lesson, Teacher, tensors
 
 RATES: Mapping[OptimizerName, tuple[float, ...]] = {
-    "adamw": (1e-4, 3e-4, 1e-3),
-    "sgd": (1e-3, 5e-3, 2e-2),
+    "adamw": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
+    "sgd": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
 }
-"""Learning rates that are tried."""
-TRIAL_SHARE = 0.1
+"""Learning rates from which one is found by trials."""
+FIRST_RATE = 2
+"""Where among them the trials start."""
+TRIAL_SHARE = 0.08
 """Share of the budget that each trial takes."""
+MOST_TRIALS = 4
 FEWEST_LOOKS, MOST_LOOKS = 4, 20
 """How often the samples to choose by are looked at, at least under a number of steps, at most under
 a limit of time."""
@@ -145,9 +148,9 @@ def device_of(provider: Provider) -> torch.device:
 
 
 def best_rate(trials: Mapping[float, float], optimizer: OptimizerName) -> float:
-    """The rate whose trial came closest, the smaller of equals; without trials a middle one."""
+    """The rate whose trial came closest, the smaller of equals; without trials the first one."""
     if not trials:
-        return RATES[optimizer][len(RATES[optimizer]) // 2]
+        return RATES[optimizer][FIRST_RATE]
     return min(trials, key=lambda rate: (trials[rate], rate))
 
 
@@ -221,16 +224,28 @@ class Course:
     def try_rates(self, whole: Allowance) -> dict[float, float]:
         """Learning rate -> divergence after a short training from the first weights.
 
-        Nothing is tried where there is hardly a step for it.
+        Smaller rates are tried while they do better, else larger ones. Nothing is tried where there
+        is hardly a step for it.
         """
-        rates = RATES[self._settings.optimizer]
         if whole.steps is not None and whole.steps * TRIAL_SHARE < SHORTEST_TRIAL:
             return {}
-        found = {}
-        for rate in rates:
-            part = whole.part(TRIAL_SHARE, self.look_seconds)
-            found[rate] = self.train(rate, part, 1, f"trying rate {rate:g}")
-            whole.taken += part.taken
+        rates, found = RATES[self._settings.optimizer], dict[float, float]()
+
+        def follow(places: Iterable[int]) -> None:
+            for place in places:
+                if len(found) == MOST_TRIALS:
+                    return
+                part = whole.part(TRIAL_SHARE, self.look_seconds)
+                tried = self.train(rates[place], part, 1, f"trying rate {rates[place]:g}")
+                whole.taken += part.taken
+                better = tried < min(found.values(), default=math.inf)
+                found[rates[place]] = tried
+                if not better:
+                    return
+
+        follow(range(FIRST_RATE, -1, -1))
+        if min(found, key=lambda rate: found[rate]) == rates[FIRST_RATE]:
+            follow(range(FIRST_RATE + 1, len(rates)))
         return found
 
     def train(self, rate: float, allowance: Allowance, looks: int, label: str) -> float:
