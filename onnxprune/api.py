@@ -10,6 +10,7 @@
     choice       how many channels every group keeps under the targets; which sections go
     refit        the consumers' new weights
     rewrite      the smaller model
+    refining     its weights trained to say what the original says, if that is asked for
     measurement  what it costs, and how far it is from the original
     validation   whether the file is sound
 """
@@ -17,7 +18,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,21 +37,24 @@ from onnxprune.executor import Executor, InProcess
 from onnxprune.groups import find_groups
 from onnxprune.inputs import learnt_statistics, open_samples
 from onnxprune.latency_cost import latency_cost
-from onnxprune.measurement import Judge, judge_of, require_sense
+from onnxprune.measurement import Judge, Measured, judge_of, require_sense
 from onnxprune.model import file_bytes, load, pending
 from onnxprune.options import Options
 from onnxprune.outcome import Outcome, describe
 from onnxprune.plan import Keep, Plan, Weights
 from onnxprune.recovery import Solution
+from onnxprune.refinement import Refine
+from onnxprune.refining import Refiner, require_refinable
 from onnxprune.report import Report
 from onnxprune.rewrite import apply, digest
 from onnxprune.scope import Scope, prunable_groups
-from onnxprune.search import Search
+from onnxprune.search import ROUNDS, Search, require_held
 from onnxprune.section_choice import droppable_sections, dropped, drops, prior_of, with_constants
 from onnxprune.sequential import refit_in_order
 from onnxprune.study import Batches, Study, study
 from onnxprune.target import SAFE_ERROR, Target
 from onnxprune.validation import check_file
+from onnxprune.verdict import Check
 
 DEFAULT_OPTIONS = Options()
 logger = logging.getLogger(__name__)
@@ -63,7 +67,7 @@ class Result:
     Attributes:
         model: the pruned model.
         plan: what was cut; with ``weights`` and the original it makes ``model`` again.
-        weights: the consumers' recovered weights.
+        weights: the consumers' recovered weights, and what training has made of them all.
         report: what it cost and what it brought.
     """
 
@@ -107,8 +111,10 @@ def prune(
         The pruned model with its plan, weights and report. Nothing is written.
 
     Raises:
-        UnsupportedModelError: the model cannot be read or has nothing to prune.
+        UnsupportedModelError: the model cannot be read, has nothing to prune, or has an operator
+            that cannot be refined although that is asked for.
         CalibrationError: the samples do not fit the model.
+        MissingLibraryError: a refinement is asked for, and torch is missing.
         TargetError: the targets cannot be reached.
         ValidationError: the pruned model is not sound.
         ValueError: there are targets although the options fix the counts.
@@ -143,16 +149,20 @@ class Pruner:
         self._canonical = canonicalise(self._original)
         network = find_groups(self._canonical)
         groups = prunable_groups(network, options)
+        require_refinable(self._canonical, options)
         samples = open_samples(self._original, calibration, options, self._learnt)
         logger.info("%s", samples.summary())
         self._samples = samples
-        self._parts = split(len(samples), options.seed, batch_extent=samples.batch_extent or 1)
+        extent = samples.batch_extent or 1
+        self._parts = split(len(samples), options.seed, batch_extent=extent)
+        if options.refine is not None:
+            self._parts = self._parts.with_choice(options.seed, batch_extent=extent)
         self._executor: Executor = InProcess(options.progress)
         self._sample = next(iter(Batches(samples, self._parts.held_out, 1)))
         shapes = {name: array.shape for name, array in self._sample.items()}
         sections = droppable_sections(network, self._canonical, options)
         cost = cost_model(network, self._canonical, shapes, sections)
-        self._cost = cost.per_sample(samples.batch_extent or 1)
+        self._cost = cost.per_sample(extent)
         self._scope = Scope.of(network, groups, options.composition.align, sections)
 
     @cached_property
@@ -193,9 +203,11 @@ class Pruner:
     def _pruned(self, targets: Sequence[Target]) -> Result:
         level = self._options.level
         if level is None:
-            outcome = self._search(list(targets) or [Target("error", SAFE_ERROR)]).run()
+            outcome = self._found(list(targets) or [Target("error", SAFE_ERROR)])
         else:
             outcome = self._finish(self._chooser.at_share(level), targets)
+            if self._options.refine is not None:
+                outcome = self._refined(outcome, targets, self._options.refine)
         if self._options.latency:
             timed = self._judge.timed_too(outcome.measured, outcome.pruned)
             outcome = replace(outcome, measured=timed)
@@ -210,7 +222,36 @@ class Pruner:
             self._options,
         )
 
-    def _search(self, targets: Sequence[Target]) -> Search[Outcome]:
+    def _found(self, targets: Sequence[Target]) -> Outcome:
+        """The model on which the targets hold, refined if that is asked for.
+
+        What a model costs does not change when it is refined, so that targets on costs are pursued
+        without; the model that is found is refined, and all targets are judged on that. Damage
+        does change: where it alone is bounded, every model that is measured is refined, each with
+        a part of the budget.
+
+        Raises:
+            TargetError: the targets hold on none, or cannot.
+        """
+        costs = [target for target in targets if target.is_cost]
+        refine = self._options.refine
+        if refine is None:
+            return self._search(targets, lambda choice: self._finish(choice, targets)).run()
+        if not costs:
+            part = replace(refine, budget=refine.budget.divided(ROUNDS))
+
+            def refined(choice: Choice) -> Outcome:
+                return self._refined(self._finish(choice, ()), targets, part)
+
+            return self._search(targets, refined).run()
+        search = self._search(targets, lambda choice: self._finish(choice, costs))
+        outcome = self._refined(search.run(), targets, refine)
+        require_held(outcome.checks)
+        return outcome
+
+    def _search(
+        self, targets: Sequence[Target], finish: Callable[[Choice], Outcome]
+    ) -> Search[Outcome]:
         """The search for a model on which the targets hold, before any sample is run."""
         scope, cost = self._scope, self._cost
         require_sense(targets, self._judge)
@@ -232,7 +273,7 @@ class Pruner:
             Bound("macs", cost.macs, 0.0, float(cost.macs(scope.sizes))),
             dict(zip(costs, bounds, strict=True)),
             {g.target: g for g in self._chooser.gauges(damages, self._judge.metric)},
-            lambda choice: self._finish(choice, targets),
+            finish,
             lambda bound, counts: float(bound.cost(scope.counts(counts))),
             scope.useful(bounds[0]) if only_time else scope.allowed,
         )
@@ -244,13 +285,37 @@ class Pruner:
         plan = plan_of(original, known, counts)
         weights, solutions = self._recovered(counts)
         pruned = apply(original, plan, weights)
-        timed = any(target.kind == "latency" for target in targets)
-        measured = self._judge.measure(pruned, latency=timed)
-        full, kept = (int(known.channels(c)) for c in (known.sizes, known.counts(counts)))
-        checks = self._judge.checks(targets, measured, full, kept)
+        measured, checks = self._judged(pruned, choice, targets)
         return Outcome(
             original, pruned, known, choice, plan, weights, solutions, self._cost, measured, checks
         )
+
+    def _refined(self, made: Outcome, targets: Sequence[Target], settings: Refine) -> Outcome:
+        """A model with refined weights, and what is measured on it."""
+        refiner = Refiner(
+            self._original,
+            self._canonical,
+            made.study.network,
+            self._samples,
+            self._parts,
+            self._options,
+            self._executor,
+        )
+        model, weights, done = refiner.refine(made.pruned, made.plan, made.weights, settings)
+        measured, checks = self._judged(model, made.choice, targets)
+        return replace(
+            made, pruned=model, weights=weights, measured=measured, checks=checks, refinement=done
+        )
+
+    def _judged(
+        self, pruned: onnx.ModelProto, choice: Choice, targets: Sequence[Target]
+    ) -> tuple[Measured, list[Check]]:
+        """What is measured on a model, and every target beside it."""
+        known, timed = self._study, any(target.kind == "latency" for target in targets)
+        measured = self._judge.measure(pruned, latency=timed)
+        sizes = known.sizes, known.counts(choice.counts)
+        full, kept = (int(known.channels(counts)) for counts in sizes)
+        return measured, self._judge.checks(targets, measured, full, kept)
 
     @cached_property
     def _judge(self) -> Judge:

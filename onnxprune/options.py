@@ -19,6 +19,7 @@ from onnxprune.labels import Labels
 from onnxprune.methods import METHODS, RECOVERIES, Method
 from onnxprune.metric import UserMetric
 from onnxprune.recovery import Recovery
+from onnxprune.refinement import Refine
 from onnxprune.runtime import Provider
 from onnxprune.saved_moments import SavedMoments
 
@@ -75,6 +76,8 @@ class Options:
             higher is better.
         labels: classes of the calibration samples, by which models are judged instead; an array,
             or an .npy file.
+        refine: how the weights are trained after pruning, with the original as the teacher; None
+            for not at all. Needs torch.
         statistics: moments of plain channels that training has learnt, or the file they are in,
             in place of those of the samples; for methods that know channels and not patches.
     """
@@ -104,6 +107,7 @@ class Options:
     threads: int = 1
     evaluate: str | UserMetric | None = None
     labels: Labels | None = None
+    refine: Refine | None = None
     statistics: str | Path | SavedMoments | None = None
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from onnxprune.options import Options
 from onnxprune.plan import Plan, Weights
 from onnxprune.problems import group_problem
 from onnxprune.recovery import Solution
+from onnxprune.refinement import Refinement
 from onnxprune.report import (
     FrozenReport,
     GroupReport,
@@ -52,6 +53,7 @@ class Outcome:
         cost: costs of the canonical model.
         measured: what was measured on the pruned model.
         checks: every target beside that.
+        refinement: what training did to the weights; None without.
     """
 
     original: onnx.ModelProto
@@ -64,6 +66,7 @@ class Outcome:
     cost: CostModel
     measured: Measured
     checks: Sequence[Check]
+    refinement: Refinement | None = None
 
     @property
     def macs(self) -> float:
@@ -88,11 +91,7 @@ def describe(
     measured = outcome.measured
     return Report(
         settings=_settings(targets, options),
-        samples={
-            "fit": split.fit.size,
-            "tune": split.tune.size,
-            "held_out": split.held_out.size,
-        },
+        samples=_samples(split),
         before=measured.before,
         after=measured.after,
         outputs=measured.outputs,
@@ -103,7 +102,14 @@ def describe(
         groups=_groups(outcome, options),
         frozen=_frozen(outcome),
         notes=_notes(outcome, split) + _coarse(targets, options, split),
+        refinement=outcome.refinement,
     )
+
+
+def _samples(split: Split) -> dict[str, int]:
+    used = {"fit": split.fit, "tune": split.tune, "choose": split.choose}
+    sizes = {name: int(indices.size) for name, indices in used.items() if indices.size}
+    return sizes | {"held_out": int(split.held_out.size)}
 
 
 def _coarse(targets: Sequence[Target], options: Options, split: Split) -> list[str]:
@@ -142,6 +148,7 @@ def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
         "include": options.include,
         "exclude": options.exclude,
         "sections": options.sections,
+        "refine": None if options.refine is None else options.refine.settings(),
         "provider": options.provider,
         "num_samples": options.num_samples,
         "batch": options.batch,

@@ -251,18 +251,23 @@ class Weights:
             (outputs,)).
         constants: name of a section that is dropped -> what is added in its place, shape
             (channels,), all channels of the sum; without one, nothing is.
+        refined: name of an initializer of the pruned model -> the values that training has given
+            it, whatever it held before; none without a refinement.
     """
 
     arrays: Mapping[str, tuple[Array, Array]]
     constants: Mapping[str, Array] = field(default_factory=dict)
+    refined: Mapping[str, Array] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
-        """Write the weights as .npz, two arrays per consumer and one per section."""
+        """Write the weights as .npz: two arrays per consumer, one per section and initializer."""
         flat: dict[str, Any] = {}
         for index, (name, (weight, bias)) in enumerate(self.arrays.items()):
             flat |= {f"name.{index}": name, f"weight.{index}": weight, f"bias.{index}": bias}
         for index, (name, constant) in enumerate(self.constants.items()):
             flat |= {f"section.{index}": name, f"constant.{index}": constant}
+        for index, (name, values) in enumerate(self.refined.items()):
+            flat |= {f"initializer.{index}": name, f"refined.{index}": values}
         with Path(path).open("wb") as file:
             np.savez(file, **flat)
 
@@ -277,7 +282,8 @@ class Weights:
             with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 count = sum(name.startswith("name.") for name in file.files)
                 dropped = sum(name.startswith("section.") for name in file.files)
-                if len(file.files) != 3 * count + 2 * dropped:
+                refined = sum(name.startswith("initializer.") for name in file.files)
+                if len(file.files) != 3 * count + 2 * dropped + 2 * refined:
                     raise ValueError("it holds other arrays than names, weights and biases")
                 return cls(
                     {
@@ -285,6 +291,7 @@ class Weights:
                         for i in range(count)
                     },
                     {str(file[f"section.{i}"]): file[f"constant.{i}"] for i in range(dropped)},
+                    {str(file[f"initializer.{i}"]): file[f"refined.{i}"] for i in range(refined)},
                 )
         except _UNREADABLE as error:
             raise PlanMismatchError(f"{path}: not a readable weights file ({error})") from error

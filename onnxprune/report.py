@@ -11,6 +11,7 @@ from typing import Any
 from onnxprune.comparison import OutputDistance
 from onnxprune.criteria.spectra import Spectrum
 from onnxprune.latency import Latency
+from onnxprune.refinement import Refinement
 from onnxprune.verdict import Check, table
 
 
@@ -136,7 +137,7 @@ class Report:
 
     Attributes:
         settings: what was asked for, and the versions that did it.
-        samples: samples used to fit, to tune and to report.
+        samples: samples used to fit, to tune, to choose refined weights, and to report.
         before: the original model.
         after: the pruned model.
         outputs: distance of every output from the original's on the held-out samples.
@@ -148,6 +149,7 @@ class Report:
         groups: every group that could be cut and did not go with one of them.
         frozen: producers with frozen channels, those with most MACs first.
         notes: things the user should know, with advice.
+        refinement: what was done to the weights after pruning; None without.
     """
 
     settings: dict[str, Any]
@@ -162,6 +164,7 @@ class Report:
     groups: Sequence[GroupReport]
     frozen: Sequence[FrozenReport]
     notes: Sequence[str]
+    refinement: Refinement | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain JSON values."""
@@ -216,6 +219,7 @@ class Report:
                 for g in self.groups
             ],
             "frozen": [vars(f) for f in self.frozen],
+            "refinement": None if self.refinement is None else self.refinement.to_dict(),
             "notes": list(self.notes),
         }
 
@@ -285,6 +289,8 @@ def _outputs(report: Report) -> list[str]:
     if report.metric is not None:
         name, before, after = vars(report.metric).values()
         lines.append(f"{name}: {before:.4f} before, {after:.4f} after")
+    if report.refinement is not None:
+        lines.append(str(report.refinement))
     return lines
 
 

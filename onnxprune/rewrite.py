@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -32,7 +32,8 @@ def apply(model: onnx.ModelProto, plan: Plan, weights: Weights = NO_WEIGHTS) -> 
         model: the model the plan was made for, as it was read from its file.
         plan: what to keep.
         weights: recovered weights of consumers, and what is added in place of sections; consumers
-            without any are only sliced, sections without any leave nothing.
+            without any are only sliced, sections without any leave nothing. Refined values are
+            written over what this makes.
 
     Returns:
         The pruned model, with the header, inputs and outputs of ``model``.
@@ -57,7 +58,26 @@ def apply(model: onnx.ModelProto, plan: Plan, weights: Weights = NO_WEIGHTS) -> 
     _slice_constants(network, cut, recovered)
     drop(network.graph, sections, weights.constants, cut)
     network.graph.cleanup()
-    return export_graph(network.graph, model)
+    pruned = export_graph(network.graph, model)
+    _write_refined(pruned, weights.refined)
+    return pruned
+
+
+def _write_refined(pruned: onnx.ModelProto, refined: Mapping[str, Array]) -> None:
+    """Give initializers the values that training has found."""
+    found = {tensor.name: tensor for tensor in pruned.graph.initializer}
+    for name, values in refined.items():
+        tensor = found.get(name)
+        if tensor is None or list(tensor.dims) != list(values.shape):
+            raise PlanMismatchError(
+                f"the weights refine '{name}' of shape {list(values.shape)}, which the pruned "
+                "model lacks; apply them with the plan they were saved with"
+            )
+        kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        new = onnx.numpy_helper.from_array(values.astype(kind), name)
+        for field in ("float_data", "double_data", "int32_data"):
+            tensor.ClearField(field)
+        tensor.raw_data = new.raw_data
 
 
 def _dropped(

@@ -200,6 +200,16 @@ def aimed(points: Sequence[tuple[float, float]], limit: float) -> float:
     return min(max(found, 0.5 * last), 2.0 * last) if last > 0 else found
 
 
+def require_held(checks: Sequence[Check]) -> None:
+    """Refuse a model that misses a target.
+
+    Raises:
+        TargetError: it does, by more than the tolerance; the message says by how much.
+    """
+    if any(check.misses for check in checks):
+        raise TargetError(_missed(checks, 1))
+
+
 def _missed(checks: Sequence[Check], models: int) -> str:
     """Says which targets the closest model misses, and by how much."""
     wrong = "; ".join(

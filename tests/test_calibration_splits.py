@@ -65,3 +65,25 @@ def test_every_part_of_a_split_fills_the_fixed_batch() -> None:
     parts = split(len(calibration), 0, batch_extent=4)
     for part in (parts.fit, parts.tune, parts.held_out):
         assert len(list(calibration.batches(part, 4))) == len(part) // 4
+
+
+@pytest.mark.parametrize(("length", "extent"), [(1000, 1), (6000, 1), (40, 4), (5, 1)])
+def test_samples_to_choose_by_are_taken_from_those_to_fit_on(length: int, extent: int) -> None:
+    plain = split(length, 3, batch_extent=extent)
+    parts = plain.with_choice(3, batch_extent=extent)
+    assert not parts.note
+    assert parts.choose.size == plain.tune.size
+    assert parts.choose.size % extent == 0
+    assert np.array_equal(np.union1d(parts.fit, parts.choose), plain.fit)
+    assert not np.intersect1d(parts.fit, parts.choose).size
+    assert np.array_equal(parts.tune, plain.tune)
+    assert np.array_equal(parts.held_out, plain.held_out)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_few_samples_choose_although_they_were_fitted_on(length: int) -> None:
+    plain = split(length, 0)
+    parts = plain.with_choice(0)
+    assert parts.note
+    assert np.array_equal(parts.choose, plain.tune)
+    assert np.array_equal(parts.fit, plain.fit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,12 +24,30 @@ class Split:
         tune: features, ridge and counts are chosen by these.
         held_out: only measured, for the report.
         note: one sentence where the three are not disjoint, else empty.
+        choose: the weights of a refinement are chosen by these; nothing else looks at them.
     """
 
     fit: IndexArray
     tune: IndexArray
     held_out: IndexArray
     note: str = ""
+    choose: IndexArray = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def with_choice(self, seed: int, *, batch_extent: int = 1) -> Split:
+        """The same with samples to choose by, as many as there are to tune, taken from ``fit``.
+
+        Recovery ends on the samples to fit and to tune on together, so that neither could tell
+        whether other weights are better. Where there are too few to be divided, those to tune on
+        choose as well.
+        """
+        units = self.fit.size // batch_extent
+        taken = min(self.tune.size // batch_extent, units // 2) * batch_extent
+        if not taken or self.note:
+            note = "Too few samples: those that choose refined weights were fitted on as well."
+            return replace(self, choose=self.tune, note=self.note or note)
+        order = np.random.default_rng([seed, 1]).permutation(self.fit)
+        choose, fit = np.split(order, [taken])
+        return replace(self, fit=np.sort(fit), choose=np.sort(choose))
 
 
 def split(length: int, seed: int, *, batch_extent: int = 1) -> Split:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from onnxprune import api
 from onnxprune.allocation import ALLOCATIONS
@@ -19,6 +19,7 @@ from onnxprune.criteria.protocol import Moments
 from onnxprune.errors import CalibrationError, OnnxPruneError
 from onnxprune.methods import METHODS
 from onnxprune.options import Options
+from onnxprune.refinement import FORMS, Budget, OptimizerName, Refine
 from onnxprune.target import Target, meanings
 
 EXAMPLES = """\
@@ -29,6 +30,7 @@ examples:
   onnxprune in.onnx out.onnx --calib samples.npz --target drop=1% --eval judge.py:accuracy
   onnxprune in.onnx out.onnx --calib feeds.py:samples --exclude head --report report.json
   onnxprune in.onnx out.onnx --calib samples.npz --method snp --cutoff 0.05
+  onnxprune in.onnx out.onnx --calib samples.npz --target macs=0.35 --refine 300s
   onnxprune trained.onnx out.onnx --statistics learnt.npz --method snp --target macs=0.5
   onnxprune apply in.onnx plan.json again.onnx --weights plan.npz
   onnxprune plot report.json figure.svg
@@ -86,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
         "nothing is fitted to them",
     )
     _add_choices(parser)
+    _add_refinement(parser)
     _add_timing(parser)
     add_images(parser)
     _add_outputs(parser)
@@ -158,6 +161,42 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         type=arguments.memory,
         help="hold at most this much of statistics and activations, as 512MB or 2GB, and put the "
         "rest into temporary files; what onnxruntime needs comes on top (default: hold all)",
+    )
+
+
+def _add_refinement(parser: argparse.ArgumentParser) -> None:
+    refining = parser.add_argument_group(
+        "training after pruning", "with the original as the teacher, without labels; needs torch"
+    )
+    refining.add_argument(
+        "--refine",
+        metavar="BUDGET",
+        help=f"train the pruned weights on the outputs of the original: {FORMS}",
+    )
+    refining.add_argument(
+        "--refine-rate",
+        metavar="X",
+        type=float,
+        help="largest learning rate (default: found by short trials)",
+    )
+    refining.add_argument(
+        "--refine-optimizer",
+        choices=get_args(OptimizerName),
+        help=f"default: {Refine.optimizer}",
+    )
+    refining.add_argument(
+        "--refine-blocks",
+        metavar="WEIGHT",
+        type=float,
+        help="compare the outputs of residual blocks as well, with this weight (default: "
+        f"{Refine.blocks:g})",
+    )
+    refining.add_argument(
+        "--augment",
+        metavar="CHANGE",
+        action="append",
+        help="change the samples to train on at random: flip, crop=PIXELS, or file.py:function, a "
+        "function of a batch of arrays that returns one; repeat for several",
     )
 
 
@@ -242,8 +281,26 @@ def options(given: argparse.Namespace) -> Options:
         threads=given.threads,
         evaluate=given.eval,
         labels=given.labels,
+        refine=_refine(given),
         statistics=given.statistics,
     )
+
+
+def _refine(given: argparse.Namespace) -> Refine | None:
+    """The refinement that the flags state."""
+    details: dict[str, Any] = {
+        "rate": given.refine_rate,
+        "optimizer": given.refine_optimizer,
+        "blocks": given.refine_blocks,
+        "augment": given.augment and tuple(given.augment),
+    }
+    stated = {name: value for name, value in details.items() if value is not None}
+    if given.refine is not None:
+        return Refine(Budget.parse(given.refine), **stated)
+    for name in stated:
+        flag = "--augment" if name == "augment" else f"--refine-{name}"
+        raise ValueError(f"{flag} is for --refine, which is not given: {FORMS}")
+    return None
 
 
 def _check_written(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
