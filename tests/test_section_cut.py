@@ -13,7 +13,9 @@ from micro_sections import REFUSED, RESIDUALS, SAME, without
 from onnx import helper, numpy_helper
 from oracles import Subject, outputs_match, structure_ok, tolerance
 
-from onnxprune.train.gated_sections import GatedSection, gated_sections
+from onnxprune.train.gated_sections import GatedSection, Wiring, gated_sections, remaining
+from onnxprune.train.last_weights import LastWeights, last_weights
+from onnxprune.train.network import TrainableNetwork
 from onnxprune.train.section_cut import without_sections
 
 
@@ -132,15 +134,20 @@ def test_a_sum_that_is_an_output_keeps_its_name() -> None:
 # --- what gates need to know --------------------------------------------------------------------
 
 
+def last_of(model: onnx.ModelProto) -> list[LastWeights]:
+    network = TrainableNetwork(model)
+    return [last_weights(network, section) for section in gated_sections(model).found]
+
+
 def test_the_last_weights_end_at_the_last_layers() -> None:
-    model = normalised(MODELS["post-activation"](), 0)
-    (section,) = gated_sections(model).found
-    assert section.last == ("f.scale", "f.shift", "w4", "b4")
+    normal = normalised(MODELS["post-activation"](), 0)
+    (section,) = last_of(normal)
+    assert section.every == ("f.scale", "f.shift", "w4", "b4")
     assert section.outermost == ("f.scale", "f.shift")
-    plain = gated_sections(MODELS["layer scale"]()).found[0]
-    assert (plain.last, plain.outermost) == (("scale", "b2", "w2"),) * 2
-    divided = gated_sections(MODELS["scaled and shifted"]()).found[0]
-    assert divided.last == ("few", "scale", "w4", "b4")
+    (plain,) = last_of(MODELS["layer scale"]())
+    assert (plain.every, plain.outermost) == (("scale", "b2", "w2"),) * 2
+    (divided,) = last_of(MODELS["scaled and shifted"]())
+    assert divided.every == ("few", "scale", "w4", "b4")
 
 
 @pytest.mark.parametrize("name", RESIDUALS)
@@ -149,14 +156,28 @@ def test_a_branch_vanishes_with_its_last_weights(name: str) -> None:
     base = MODELS[name]()
     model = normalised(base, 0) if name in NORMALISED else base
     limit = tolerance(Subject(model).network)
-    for section in gated_sections(model).found:
-        for chosen in (section.last, section.outermost):
+    for section, last in zip(gated_sections(model).found, last_of(model), strict=True):
+        for chosen in (last.every, last.outermost):
             zeroed = onnx.ModelProto.FromString(model.SerializeToString())
             for tensor in zeroed.graph.initializer:
                 if tensor.name in chosen:
                     zeros = np.zeros_like(numpy_helper.to_array(tensor))
                     tensor.CopyFrom(numpy_helper.from_array(zeros, tensor.name))
             outputs_match(zeroed, without_sections(model, [section]), limit, rng)
+
+
+@pytest.mark.parametrize("name", ["nested", "attention and feed-forward", "sum of two layers"])
+def test_sections_that_are_left_are_found_in_what_is_left(name: str) -> None:
+    model = MODELS[name]()
+    found = gated_sections(model).found
+    inner, outer = found
+    cut = without_sections(model, [inner])
+    (left,) = remaining(Wiring.of(cut), found)
+    assert (left.name, left.total) == (outer.name, outer.total)
+    assert left.made in {n for node in cut.graph.node for n in node.output}
+    both = without_sections(cut, [left])
+    assert both.SerializeToString() == without_sections(model, found).SerializeToString()
+    assert remaining(Wiring.of(both), found) == []
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -203,7 +203,10 @@ class _Chains:
         while self._is_link(made):
             (reader,) = self._readers[made]
             others = set(reader.input) - {made}
-            if reader.op_type not in ("Add", "BatchNormalization") or not others <= self._weights.keys():
+            if (
+                reader.op_type not in ("Add", "BatchNormalization")
+                or not others <= self._weights.keys()
+            ):
                 break
             made = str(reader.output[0])
         return made

@@ -29,12 +29,12 @@ def without_sections(model: onnx.ModelProto, sections: Iterable[GatedSection]) -
     """
     cut = onnx.ModelProto()
     cut.CopyFrom(model)
-    before = _used(cut.graph)
+    before = used(cut.graph)
     for section in sections:
         join = next((node for node in cut.graph.node if section.total in node.output), None)
         if join is not None and len(join.input) == 2:
             _bypass(cut.graph, join, section)
-    _sweep(cut, before)
+    sweep(cut, before)
     return cut
 
 
@@ -76,21 +76,21 @@ def _is_seen(graph: onnx.GraphProto, tensor: str) -> bool:
     )
 
 
-def _used(graph: onnx.GraphProto) -> set[str]:
+def used(graph: onnx.GraphProto) -> set[str]:
     """Names of all tensors that the outputs need."""
-    used = {value.name for value in graph.output}
+    names = {value.name for value in graph.output}
     for node in reversed(graph.node):
-        if not used.isdisjoint(node.output):
-            used |= read_by(node)
-    return used
+        if not names.isdisjoint(node.output):
+            names |= read_by(node)
+    return names
 
 
-def _sweep(model: onnx.ModelProto, before: set[str]) -> None:
+def sweep(model: onnx.ModelProto, before: set[str]) -> None:
     """Remove what the outputs needed before a cut and do not need behind it."""
     graph = model.graph
-    used = _used(graph)
-    _retain(graph.node, lambda n: before.isdisjoint(n.output) or not used.isdisjoint(n.output))
-    names = {name for node in graph.node for name in (*node.output, *read_by(node))} | used
+    needed = used(graph)
+    _retain(graph.node, lambda n: before.isdisjoint(n.output) or not needed.isdisjoint(n.output))
+    names = {name for node in graph.node for name in (*node.output, *read_by(node))} | needed
     gone = before - names
     weights = {tensor.name for tensor in graph.initializer}
     _retain(graph.initializer, lambda tensor: tensor.name not in gone)
