@@ -1,0 +1,297 @@
+"""An ONNX model under autograd: the graph is evaluated node by node, its weights are parameters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from onnxprune.errors import OnnxPruneError, UnsupportedModelError
+from onnxprune.names import fresh
+from onnxprune.train.graph import Graph, read_graph
+from onnxprune.train.layers import LinearLayer, linear_layers
+from onnxprune.train.operators import Node, Operator
+from onnxprune.train.roles import known_operator, running_statistics, trained
+
+Tap = Callable[[Tensor], Tensor]
+Taps = Mapping[str, Tap]
+NO_TAPS: Taps = MappingProxyType({})
+JOINS = ("Add", "Sum")
+"""Operators that pass the others on when one of their operands is absent."""
+SMALL = 1 << 10
+"""Elements up to which a constant of whole numbers may be a shape, and stays with the CPU."""
+PLANS = 1 << 8
+"""Orders of evaluation that are remembered."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A node to be evaluated.
+
+    Attributes:
+        node: the node.
+        operator: how it is computed.
+        inputs: names of what it reads; of a join, those operands that are present.
+        last: names of the tensors that nobody needs after it.
+    """
+
+    node: Node
+    operator: Operator
+    inputs: tuple[str, ...]
+    last: tuple[str, ...]
+
+
+class TrainableNetwork(nn.Module):
+    """The graph of a model as a module of torch.
+
+    The graph is the file's own: functions are inlined, nothing is folded. In training mode Dropout
+    drops and BatchNormalization uses the batch's statistics and updates the running ones, unless
+    ``frozen_statistics`` is set. Tensors of half precision are widened to single precision; use
+    ``torch.autocast`` to compute in less.
+
+    Attributes:
+        input_names: the graph's inputs.
+        output_names: the graph's outputs.
+        weights: constants of the graph that act as weights, biases, scales or embeddings, by the
+            names of their tensors: names of initializers, or of the outputs of Constant nodes. A
+            scale of ones or a shift of zeros that several layers share has a name of its own for
+            each of them, as the exporter has merged what was meant to be trained apart.
+        executed: node name -> how often it has been computed.
+        graph: the nodes and constants.
+
+    Raises:
+        UnsupportedModelError: the graph holds what cannot be computed here; it says which node.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        super().__init__()
+        self.graph: Graph = read_graph(model)
+        self.input_names = self.graph.inputs
+        self.output_names = self.graph.outputs
+        self.weights: dict[str, nn.Parameter] = {}
+        self.executed: Counter[str] = Counter()
+        self._buffer_keys: dict[str, str] = {}
+        self._numbers: dict[str, Tensor] = {}
+        self._substitutes: dict[str, nn.Module] = {}
+        self._plans: dict[tuple[tuple[str, ...], frozenset[str]], tuple[_Step, ...]] = {}
+        self._statistics = tuple(dict.fromkeys(running_statistics(self.graph)))
+        self._register()
+        self._known = {
+            *self.graph.inputs,
+            *self.graph.constants,
+            *(name for node in self.graph.nodes for name in node.outputs),
+        }
+
+    def _register(self) -> None:
+        """Enter every constant as a parameter, a buffer, or plain numbers."""
+        taken: set[str] = set()
+        read_as_tensor = {
+            name
+            for node in self.graph.nodes
+            for place, name in enumerate(node.inputs)
+            if place not in known_operator(node).values
+        }
+        weights = set(trained(self.graph))
+        for name, value in self.graph.constants.items():
+            key = fresh(name.replace(".", "/") or "constant", taken)
+            if name in weights:
+                self.weights[name] = nn.Parameter(value)
+                self.register_parameter(f"weight:{key}", self.weights[name])
+            elif (value.is_floating_point() and name in read_as_tensor) or value.numel() > SMALL:
+                self._buffer_keys[name] = f"constant:{key}"
+                lasting = name in self._statistics
+                self.register_buffer(self._buffer_keys[name], value, persistent=lasting)
+            else:
+                self._numbers[name] = value
+
+    @property
+    def statistics(self) -> dict[str, Tensor]:
+        """Running means and variances by name."""
+        return {name: self._constant(name) for name in self._statistics}
+
+    @property
+    def frozen_statistics(self) -> bool:
+        """Whether BatchNormalization keeps to its running statistics in training mode."""
+        return self.graph.mode.frozen_statistics
+
+    @frozen_statistics.setter
+    def frozen_statistics(self, frozen: bool) -> None:
+        self.graph.mode.frozen_statistics = frozen
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+    def linear_layers(self) -> list[LinearLayer]:
+        """Every Conv, Gemm and MatMul whose weight is trained, in the graph's order."""
+        return list(linear_layers(self.graph, self.weights))
+
+    def substitute(self, name: str, module: nn.Module) -> None:
+        """Compute with ``module(weight)`` instead of the weight; a second call replaces the first.
+
+        Args:
+            name: of the weight.
+            module: takes and returns a tensor of the weight's shape; its own parameters and
+                buffers become the network's.
+        """
+        if name not in self.weights:
+            raise ValueError(f"'{name}' is no weight of the network")
+        self._substitutes[name] = module
+        self.add_module(f"of:{name.replace('.', '/')}", module)
+
+    def effective(self, name: str) -> Tensor:
+        """What is computed with for a weight."""
+        module = self._substitutes.get(name)
+        weight = self.weights[name]
+        return weight if module is None else module(weight)
+
+    def forward(
+        self,
+        feed: Mapping[str, Tensor],
+        *,
+        taps: Taps = NO_TAPS,
+        absent: Collection[str] = (),
+        wanted: Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """Evaluate the graph, or the part of it that is needed.
+
+        Args:
+            feed: input name -> batch; others than the inputs are left aside.
+            taps: tensor name -> function that its value goes through as soon as it is computed.
+            absent: names of tensors that are not computed, nor what only they need; an Add or a
+                Sum passes on what it has besides.
+            wanted: names of the tensors to return; the graph's outputs by default.
+
+        Raises:
+            ValueError: a name is not known, an input is missing, or something other than a sum
+                needs an absent tensor.
+            OnnxPruneError: a node cannot be computed on what it is given.
+        """
+        targets = self.output_names if wanted is None else tuple(wanted)
+        self._check_names([*taps, *absent, *targets])
+        steps = self._plan(targets, frozenset(absent))
+        self.graph.mode.training = self.training
+        values = self._inputs(feed, taps, steps, targets)
+        for step in steps:
+            self._compute(step, values, taps)
+        return {name: self._value(name, values) for name in targets}
+
+    def _check_names(self, names: Iterable[str]) -> None:
+        unknown = [name for name in names if name not in self._known]
+        if unknown:
+            raise ValueError(f"the graph has no tensor '{unknown[0]}'")
+
+    def _inputs(
+        self,
+        feed: Mapping[str, Tensor],
+        taps: Taps,
+        steps: Sequence[_Step],
+        targets: Sequence[str],
+    ) -> dict[str, Tensor]:
+        needed = {name for step in steps for name in step.inputs} | set(targets)
+        values: dict[str, Tensor] = {}
+        for name in self.input_names:
+            if name not in needed:
+                continue
+            if name not in feed:
+                raise ValueError(f"the feed lacks the input '{name}'")
+            value = feed[name]
+            if value.dtype in (torch.float16, torch.bfloat16):
+                value = value.float()
+            values[name] = taps[name](value) if name in taps else value
+        return values
+
+    def _plan(self, targets: tuple[str, ...], absent: frozenset[str]) -> tuple[_Step, ...]:
+        """The nodes that the targets need, in the graph's order."""
+        found = self._plans.get((targets, absent))
+        if found is None:
+            found = self._new_plan(targets, absent)
+            if len(self._plans) >= PLANS:
+                self._plans.pop(next(iter(self._plans)))
+            self._plans[targets, absent] = found
+        return found
+
+    def _new_plan(self, targets: tuple[str, ...], absent: frozenset[str]) -> tuple[_Step, ...]:
+        if absent & set(targets):
+            raise ValueError(f"'{min(absent & set(targets))}' is wanted and absent")
+        needed, later = set(targets), set(targets)
+        steps = []
+        for node in reversed(self.graph.nodes):
+            if not needed & (set(node.outputs) - absent):
+                continue
+            inputs = node.inputs
+            if absent & set(inputs):
+                inputs = tuple(name for name in inputs if name not in absent)
+                if node.op not in JOINS or not inputs:
+                    lacking = min(absent & set(node.inputs))
+                    raise ValueError(f"{node.op} '{node.name}' cannot do without '{lacking}'")
+            read = {name for name in (*inputs, *node.outputs) if name}
+            steps.append(_Step(node, known_operator(node), inputs, tuple(read - later)))
+            later |= read
+            needed |= set(inputs)
+        return tuple(reversed(steps))
+
+    def _compute(self, step: _Step, values: dict[str, Tensor], taps: Taps) -> None:
+        inputs = [self._value(name, values) if name else None for name in step.inputs]
+        if len(inputs) == 1 and len(step.node.inputs) > 1 and step.node.op in JOINS:
+            result: object = inputs[0]
+        else:
+            result = self._run(step, inputs)
+            self.executed[step.node.name] += 1
+        results = result if isinstance(result, tuple) else (result,)
+        for name, value in zip(step.node.outputs, results, strict=False):
+            if name and isinstance(value, Tensor):
+                values[name] = taps[name](value) if name in taps else value
+        for name in step.last:
+            values.pop(name, None)
+
+    def _run(self, step: _Step, inputs: list[Tensor | None]) -> object:
+        try:
+            return step.operator.function(step.node, *_together(step, inputs))
+        except UnsupportedModelError:
+            raise
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            shapes = ", ".join("-" if x is None else str(list(x.shape)) for x in inputs)
+            raise OnnxPruneError(
+                f"{step.node.op} '{step.node.name}' cannot be computed on inputs of shapes "
+                f"{shapes}: {error}"
+            ) from error
+
+    def _value(self, name: str, values: dict[str, Tensor]) -> Tensor:
+        if name in values:
+            return values[name]
+        if name in self.weights:
+            values[name] = self.effective(name)
+            return values[name]
+        return self._constant(name)
+
+    def _constant(self, name: str) -> Tensor:
+        key = self._buffer_keys.get(name)
+        return self._numbers[name] if key is None else self.get_buffer(key)
+
+
+def _together(step: _Step, inputs: list[Tensor | None]) -> list[Tensor | None]:
+    """The inputs on one device, but for those that are read as numbers: these stay with the CPU."""
+    places = range(len(inputs))
+    devices = {
+        x.device
+        for place in places
+        if (x := inputs[place]) is not None and place not in step.operator.values
+    }
+    if not any(x is not None and x.device.type != "cpu" for x in inputs):
+        return inputs
+    home = next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
+    return [
+        None
+        if (x := inputs[place]) is None
+        else x.to("cpu" if place in step.operator.values else home)
+        for place in places
+    ]

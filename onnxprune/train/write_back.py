@@ -1,0 +1,156 @@
+"""Trained weights back into the file's own form: all that was not trained stays byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper
+from torch import Tensor
+
+from onnxprune.arrays import Array
+from onnxprune.train.graph import SCALARS, Untied, to_torch
+from onnxprune.train.network import TrainableNetwork
+
+T = onnx.TensorProto
+PLAIN_FIELDS: dict[int, str] = {T.FLOAT: "float_data", T.DOUBLE: "double_data"}
+HALVES: dict[int, torch.dtype] = {T.FLOAT16: torch.float16, T.BFLOAT16: torch.bfloat16}
+
+
+def write_back(model: onnx.ModelProto, network: TrainableNetwork) -> onnx.ModelProto:
+    """A copy of the model with the network's weights and running statistics.
+
+    Only tensors whose values have changed are replaced, in the form they are stored in. A constant
+    that several layers shared and trained apart becomes one of each.
+
+    Args:
+        model: the one that the network was made of.
+        network: where a weight has a substitute, what it computes with is written.
+
+    Raises:
+        ValueError: the model is another one.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    found = dict(_stored(result.graph))
+    for name, value in _values(network).items():
+        if name in network.graph.untied:
+            continue
+        if name not in found:
+            raise ValueError(f"the model has no constant '{name}': the network is of another one")
+        found[name].replace(value)
+    _write_untied(result.graph, network, found)
+    return result
+
+
+def _values(network: TrainableNetwork) -> dict[str, Tensor]:
+    with torch.no_grad():
+        weights = {name: network.effective(name) for name in network.weights}
+        return {
+            name: value.detach().cpu() for name, value in {**weights, **network.statistics}.items()
+        }
+
+
+class _Tensor:
+    """A constant that is stored as a TensorProto."""
+
+    def __init__(self, proto: onnx.TensorProto) -> None:
+        self.proto = proto
+
+    def replace(self, value: Tensor) -> None:
+        """Store other values, if they are others."""
+        proto = self.proto
+        if torch.equal(to_torch(proto, proto.name), value):
+            return
+        raw = _bytes(value, proto.data_type)
+        field = PLAIN_FIELDS.get(proto.data_type, "int32_data")
+        if len(getattr(proto, field)):
+            entries = getattr(proto, field)
+            del entries[:]
+            entries.extend(_entries(raw, proto.data_type))
+        else:
+            proto.raw_data = raw
+
+
+class _Attribute:
+    """A constant that is stored as floats in the attribute of a Constant node."""
+
+    def __init__(self, proto: onnx.AttributeProto) -> None:
+        self.proto = proto
+
+    def replace(self, value: Tensor) -> None:
+        """Store other values, if they are others."""
+        given = helper.get_attribute_value(self.proto)
+        if torch.equal(torch.tensor(given, dtype=torch.float32), value.float()):
+            return
+        if self.proto.type == onnx.AttributeProto.FLOAT:
+            self.proto.f = float(value)
+        else:
+            self.proto.floats[:] = value.float().reshape(-1).tolist()
+
+
+def _stored(graph: onnx.GraphProto) -> Iterator[tuple[str, _Tensor | _Attribute]]:
+    """The constants of a graph by name."""
+    for tensor in graph.initializer:
+        yield tensor.name, _Tensor(tensor)
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute:
+            attribute = node.attribute[0]
+            if attribute.name == "value":
+                yield node.output[0], _Tensor(attribute.t)
+            elif attribute.name in SCALARS:
+                yield node.output[0], _Attribute(attribute)
+
+
+def _bytes(value: Tensor, code: int) -> bytes:
+    """Little-endian bytes of a tensor of floats in a type of ONNX."""
+    if code in HALVES:
+        half = value.to(HALVES[code]).contiguous().view(torch.int16)
+        return _little(half.numpy())
+    kind = np.float64 if code == T.DOUBLE else np.float32
+    return _little(value.contiguous().numpy().astype(kind))
+
+
+def _little(values: Array) -> bytes:
+    return values.astype(values.dtype.newbyteorder("<")).tobytes()
+
+
+def _entries(raw: bytes, code: int) -> list[float] | list[int]:
+    """What the plain field of a type holds; half precision is stored as its bits."""
+    kinds: dict[int, str] = {T.FLOAT: "<f4", T.DOUBLE: "<f8"}
+    listed: list[float] = np.frombuffer(raw, kinds.get(code, "<u2")).tolist()
+    return listed
+
+
+def _write_untied(
+    graph: onnx.GraphProto, network: TrainableNetwork, found: Mapping[str, _Tensor | _Attribute]
+) -> None:
+    """Give each layer that trained a shared constant apart one of its own."""
+    originals = {tensor.name: tensor for tensor in graph.initializer}
+    values, gone = _values(network), []
+    for name, untied in network.graph.untied.items():
+        if name not in values or torch.equal(network.graph.constants[name], values[name]):
+            continue
+        _add(graph, name, values[name], untied, originals)
+        if untied.place is None:
+            gone.append(untied.node)
+        else:
+            graph.node[untied.node].input[untied.place] = name
+    for place in sorted(gone, reverse=True):
+        del graph.node[place]
+
+
+def _add(
+    graph: onnx.GraphProto,
+    name: str,
+    value: Tensor,
+    untied: Untied,
+    originals: Mapping[str, onnx.TensorProto],
+) -> None:
+    source = originals.get(untied.source)
+    code = T.FLOAT if source is None else source.data_type
+    tensor = onnx.TensorProto(name=name, data_type=code, dims=list(value.shape))
+    tensor.raw_data = _bytes(value, code)
+    graph.initializer.append(tensor)
