@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,6 +98,17 @@ class ExecutedMacs:
         total = sum(n * (executed[name] - self._before[name]) for name, n in self._macs.items())
         self.start()
         return total
+
+    def state(self) -> dict[str, Any]:
+        """What has been counted so far."""
+        return {"macs": self._macs, "spent": self.spent, "full": self.full}
+
+    @classmethod
+    def of(cls, network: TrainableNetwork, state: Mapping[str, Any]) -> ExecutedMacs:
+        """A counter that goes on from a state."""
+        counter = cls(network, state["macs"])
+        counter.spent, counter.full = state["spent"], state["full"]
+        return counter
 
     @property
     def share(self) -> float:

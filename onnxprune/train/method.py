@@ -7,8 +7,9 @@ through taps, absent tensors, substitutes for weights, and gradients.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import onnx
@@ -26,7 +27,7 @@ class Changes:
         absent: see there.
     """
 
-    taps: Taps = NO_TAPS
+    taps: Taps = field(default_factory=lambda: NO_TAPS)
     absent: Collection[str] = ()
 
 
@@ -42,6 +43,7 @@ class Step:
         loss: the mean loss on the batch with other changes, differentiable; each call is one more
             forward pass, in which BatchNormalization leaves its running statistics as they are.
         rate: the learning rate.
+        value: the loss of the step's own pass; known after the backward pass.
     """
 
     number: int
@@ -50,6 +52,7 @@ class Step:
     labels: Tensor
     loss: Callable[[Changes], Tensor]
     rate: float
+    value: float = math.nan
 
 
 class Method(Protocol):
