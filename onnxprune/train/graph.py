@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -96,7 +96,7 @@ def read_graph(model: onnx.ModelProto) -> Graph:
         else:
             nodes.append(_node(proto, place, opset, mode))
             places.append(place)
-    named = [_renamed(node, name) for node, name in zip(nodes, _unique(nodes), strict=True)]
+    named = [replace(node, name=name) for node, name in zip(nodes, _unique(nodes), strict=True)]
     _refuse_limits(named)
     graph = Graph(
         tuple(value.name for value in inlined.graph.input if value.name not in constants),
@@ -220,19 +220,6 @@ def _unique(nodes: list[Node]) -> list[str]:
     return names
 
 
-def _renamed(node: Node, name: str, inputs: tuple[str, ...] | None = None) -> Node:
-    return Node(
-        name,
-        node.op,
-        node.domain,
-        node.inputs if inputs is None else inputs,
-        node.outputs,
-        node.attributes,
-        node.opset,
-        node.mode,
-    )
-
-
 def _untie(graph: Graph, places: list[int], names: set[str]) -> None:
     """Give every layer its own scale of ones and shift of zeros.
 
@@ -266,7 +253,7 @@ def _untie(graph: Graph, places: list[int], names: set[str]) -> None:
             inputs[slot] = fresh(f"{name}/{node.name}", names)
             graph.constants[inputs[slot]] = graph.constants[name].clone()
             graph.untied[inputs[slot]] = Untied(name, place, slot)
-        kept[index] = _renamed(node, node.name, tuple(inputs))
+        kept[index] = replace(node, inputs=tuple(inputs))
     graph.nodes[:] = kept
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -11,7 +11,7 @@ from onnx import helper
 from torch import Tensor
 
 from onnxprune.arrays import Array
-from onnxprune.train.graph import SCALARS, Untied, to_torch
+from onnxprune.train.graph import SCALARS, to_torch
 from onnxprune.train.network import TrainableNetwork
 
 T = onnx.TensorProto
@@ -41,7 +41,7 @@ def write_back(model: onnx.ModelProto, network: TrainableNetwork) -> onnx.ModelP
         if name not in found:
             raise ValueError(f"the model has no constant '{name}': the network is of another one")
         found[name].replace(value)
-    _write_untied(result.graph, network, found)
+    _write_untied(result.graph, network)
     return result
 
 
@@ -124,33 +124,20 @@ def _entries(raw: bytes, code: int) -> list[float] | list[int]:
     return listed
 
 
-def _write_untied(
-    graph: onnx.GraphProto, network: TrainableNetwork, found: Mapping[str, _Tensor | _Attribute]
-) -> None:
-    """Give each layer that trained a shared constant apart one of its own."""
-    originals = {tensor.name: tensor for tensor in graph.initializer}
+def _write_untied(graph: onnx.GraphProto, network: TrainableNetwork) -> None:
+    """Give each layer whose constant is no longer the one it shared a constant of its own."""
+    shared = {name: stored.proto for name, stored in _stored(graph) if isinstance(stored, _Tensor)}
     values, gone = _values(network), []
     for name, untied in network.graph.untied.items():
-        if name not in values or torch.equal(network.graph.constants[name], values[name]):
+        source = shared[untied.source]
+        if name not in values or torch.equal(to_torch(source, untied.source), values[name]):
             continue
-        _add(graph, name, values[name], untied, originals)
+        raw, code = _bytes(values[name], source.data_type), source.data_type
+        tensor = onnx.TensorProto(name=name, data_type=code, dims=source.dims, raw_data=raw)
+        graph.initializer.append(tensor)
         if untied.place is None:
             gone.append(untied.node)
         else:
             graph.node[untied.node].input[untied.place] = name
     for place in sorted(gone, reverse=True):
         del graph.node[place]
-
-
-def _add(
-    graph: onnx.GraphProto,
-    name: str,
-    value: Tensor,
-    untied: Untied,
-    originals: Mapping[str, onnx.TensorProto],
-) -> None:
-    source = originals.get(untied.source)
-    code = T.FLOAT if source is None else source.data_type
-    tensor = onnx.TensorProto(name=name, data_type=code, dims=list(value.shape))
-    tensor.raw_data = _bytes(value, code)
-    graph.initializer.append(tensor)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from onnxprune.train.operators.activations import activated
 from onnxprune.train.operators.linear import convolution, gemm
-from onnxprune.train.operators.normalization import group_normalization, per_channel
-from onnxprune.train.operators.registry import Node, Result, operator
+from onnxprune.train.operators.normalization import per_channel
+from onnxprune.train.operators.registry import Node, operator
 
 MICROSOFT = "com.microsoft"
 CONV_PARAMETERS = {
@@ -71,53 +71,9 @@ def _turned(x: Tensor, matrix: int, batch: int) -> Tensor:
     return x.transpose(-1, -2) if matrix else x
 
 
-@operator("BiasAdd", domain=MICROSOFT, shifts=(1, 2))
-def bias_add(node: Node, x: Tensor, bias: Tensor, skip: Tensor) -> Tensor:
-    """X + bias + skip."""
-    return x + bias + skip
-
-
 @operator("ImageScaler")
 def image_scaler(node: Node, x: Tensor) -> Tensor:
     """A scale and a bias per channel."""
     bias = torch.tensor(node.attributes["bias"], dtype=x.dtype, device=x.device)
-    return x * node.get("scale", 1.0) + per_channel(bias, x)
-
-
-@operator("GroupNorm", domain=MICROSOFT, weights=(1, 2))
-def channels_last_group_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Result:
-    """GroupNormalization with channels last or second, and a Swish if it is asked for."""
-    return _group_norm(node, x, scale, bias)
-
-
-@operator("SkipGroupNorm", domain=MICROSOFT, weights=(1, 2, 4))
-def skip_group_norm(
-    node: Node,
-    x: Tensor,
-    scale: Tensor,
-    beta: Tensor,
-    skip: Tensor,
-    bias: Tensor | None = None,
-) -> Result:
-    """GroupNorm of a sum, which is the second output."""
-    wide = skip if skip.dim() == x.dim() else skip[:, None, None, :]
-    total = x + wide if bias is None else x + wide + bias
-    return _group_norm(node, total, scale, beta), total
-
-
-def _group_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    last = bool(node.get("channels_last", 1))
-    groups = Node(
-        node.name,
-        node.op,
-        node.domain,
-        node.inputs,
-        node.outputs,
-        {"num_groups": node.attributes["groups"], "epsilon": node.get("epsilon", 1e-5)},
-        node.opset,
-        node.mode,
-    )
-    y = group_normalization(groups, x.movedim(-1, 1) if last else x, scale, bias)
-    y = activated(y, "Swish" if node.get("activation", 0) else "", {})
-    moved: Tensor = y.movedim(1, -1) if last else y
-    return moved
+    scale = float(node.get("scale", 1.0))
+    return x * scale + per_channel(bias, x)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnxprune.arrays import Matrix, Vector
+from onnxprune.arrays import Array, Matrix, Vector
 from onnxprune.train.operators.registry import Node, index_of, numbers, operator
 
 HALF_PIXELS = 11
@@ -145,11 +145,15 @@ def _along(x: Tensor, axis: int, own: _Axis) -> Tensor:
 
 
 def _coordinates(own: _Axis) -> Vector:
-    """Where every output position lies in the input."""
-    places = np.arange(own.after, dtype=np.float64)
-    half = (places + 0.5) / own.scale - 0.5
+    """Where every output position lies in the input; in single precision, which decides ties."""
+    return np.asarray(_mapped(own), np.float64)
+
+
+def _mapped(own: _Axis) -> Array:
+    places, scale = np.arange(own.after, dtype=np.float32), np.float32(own.scale)
+    half = (places + np.float32(0.5)) / scale - np.float32(0.5)
     if own.mapping == "asymmetric":
-        return places / own.scale
+        return places / scale
     if own.mapping == "align_corners":
         return places * (own.before - 1) / (own.after - 1) if own.after > 1 else places * 0
     if own.mapping == "pytorch_half_pixel":
@@ -197,7 +201,7 @@ def _interpolation(own: _Axis) -> Matrix:
     distances = np.abs(positions - places[:, None]) / stretch
     weights = _triangle(distances) if own.mode == "linear" else _cubic(distances, own.slope)
     outside = (positions < 0) | (positions > own.before - 1)
-    if own.exclude or own.antialias:
+    if own.exclude:
         weights = np.where(outside, 0.0, weights)
     weights = weights / weights.sum(1, keepdims=True)
     matrix = np.zeros((own.after, own.before))
