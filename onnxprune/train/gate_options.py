@@ -24,9 +24,10 @@ class GateOptions:
             then and can come back.
         warm_up: share of the training in which theta stays where it is and nothing is pruned, so
             that weights which are not trained yet are not taken for useless ones.
-        estimator: of the loss with a section less that without it: "two-pass" measures both,
-            "gradient" takes the derivative by the gate where it is on.
-        every: steps from one measurement by two passes to the next; sections take turns.
+        estimator: of the loss with a section less that without it: "two-pass" measures both, one
+            section after the other; "gradient" takes the derivative by the gates, of all at once,
+            and computes those that are off as well.
+        every: steps from one measurement to the next.
         tolerance: theta up to which a part may be pruned.
         decay: weight decay of a section's last weights in the steps in which it is off.
         decayed: it is pruned once they have fallen to this share of what they were when theta

@@ -6,11 +6,11 @@ estimates of C1 - C0, the loss with a section on less that with it off (``gates`
 * two passes: the batch's loss is measured once more with one section switched and the others as
   drawn. C1 - C0 does not depend on the section's own theta, so that this is unbiased, whatever was
   drawn for it;
-* the gradient dNLL/dxi at xi = 1, in the steps in which the section is on; it costs nothing. Where
-  the loss is convex in xi it is at least C1 - C0. A branch is linear in its last weights w, so that
-  once these have settled E[dNLL/dxi] = -lambda |w|^2 / theta whatever the section is worth: the price
-  then has to be below lambda |w|^2. theta moves in a share theta of the steps only; a positive factor
-  moves no equilibrium.
+* the gradient dNLL/dxi through the gate, at 1 where the section is on, and at 0 where it is off,
+  for which it is computed and multiplied by zero. Its mean, theta C'(1) + (1 - theta) C'(0), is
+  C1 - C0 where the loss is linear or theta = 1/2. A branch is linear in its last weights w, so that
+  theta C'(1) = -lambda |w|^2 once these have settled, whatever it is worth: a vital section ends at
+  theta = 1 if the price is below lambda |w|^2, and else where (1 - theta) |C'(0)| is the difference.
 
 In the steps in which a section is off the optimiser leaves it alone, and its last weights decay.
 Once theta is at its floor and C0 - C1 stays below the price, both go to zero. A section is pruned
@@ -59,6 +59,22 @@ class _Trial:
 
     start: float
     passed: int = 0
+
+
+class _Switch:
+    """Multiplies what a branch makes by its gate; one that is off is not trained.
+
+    Args:
+        on: whether the gate is 1, else it is 0.
+        device: where the network is.
+    """
+
+    def __init__(self, on: bool, device: torch.device) -> None:
+        self._on = on
+        self.gate = torch.full((), float(on), device=device, requires_grad=True)
+
+    def __call__(self, made: Tensor) -> Tensor:
+        return (made if self._on else made.detach()) * self.gate
 
 
 class LayerPruning(Backpropagation):
@@ -116,7 +132,7 @@ class LayerPruning(Backpropagation):
         self._turn = 0
         self._trials: dict[str, _Trial] = {}
         self._macs: ExecutedMacs | None = None
-        self._gate: dict[str, Tensor] = {}
+        self._switches: list[_Switch] = []
 
     @property
     def theta(self) -> dict[str, float]:
@@ -132,27 +148,23 @@ class LayerPruning(Backpropagation):
             self._macs = ExecutedMacs(self._network, node_macs(self._network, step.feed))
         self._macs.start()
         self._on = self._gates.draw()
-        self._gate = {}
-        if self._options.estimator == "gradient" and not self._warms_up(step):
-            one = torch.ones((), device=self._network.device)
-            on = [s for s, drawn in zip(self._left, self._on, strict=True) if drawn]
-            self._gate = {s.name: one.clone().requires_grad_() for s in on}
-        taps = {
-            section.made: self._gate[section.name].mul
-            for section in self._left
-            if section.name in self._gate
-        }
-        return Changes(taps, self._absent(self._on))
+        self._switches = []
+        if self._options.estimator == "gradient" and self._measures(step):
+            device = self._network.device
+            self._switches = [_Switch(bool(on), device) for on in self._on]
+            made = [section.made for section in self._left]
+            return Changes(dict(zip(made, self._switches, strict=True)))
+        return Changes(absent=self._absent(self._on))
 
     def after_backward(self, step: Step) -> None:
         """Measure what sections are worth, and move theta."""
         assert self._macs is not None
         self._macs.trained()
-        if self._warms_up(step) or not self._left:
+        if not self._measures(step):
             return
         if self._options.estimator == "gradient":
             self._by_gradient()
-        elif step.number % self._options.every == 0:
+        else:
             self._by_two_passes(step)
             self._macs.measured()
 
@@ -170,6 +182,9 @@ class LayerPruning(Backpropagation):
 
     def _warms_up(self, step: Step) -> bool:
         return step.number < self._options.warm_up * step.total
+
+    def _measures(self, step: Step) -> bool:
+        return step.number % self._options.every == 0 and not self._warms_up(step)
 
     def _absent(self, on: Array) -> frozenset[str]:
         return frozenset(s.made for s, own in zip(self._left, on, strict=True) if not own)
@@ -200,15 +215,13 @@ class LayerPruning(Backpropagation):
         )
 
     def _by_gradient(self) -> None:
-        """Measure every section that was computed."""
-        places, slopes = [], []
-        for place, section in enumerate(self._left):
-            gate = self._gate.get(section.name)
-            if gate is not None and gate.grad is not None:
-                places.append(place)
-                slopes.append(float(gate.grad))
-        if places:
-            self._gates.update(np.array(places), np.array(slopes))
+        """Measure every section that the loss depends on."""
+        slopes = {
+            place: float(switch.gate.grad)
+            for place, switch in enumerate(self._switches)
+            if switch.gate.grad is not None
+        }
+        self._gates.update(np.array(list(slopes), np.int64), np.array(list(slopes.values())))
 
     # --- pruning --------------------------------------------------------------------------------
 
