@@ -1,4 +1,4 @@
-"""Networks with sections that are planted to be vital or useless, and a plain loop that trains them."""
+"""Networks with sections that are planted to be vital or useless, and a loop that trains them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Run:
     network: TrainableNetwork
     method: Method
     steps: int
-    samples: Callable[[int], tuple[Tensor, Tensor]] = batch
+    samples: Callable[[int], tuple[Tensor | dict[str, Tensor], Tensor]] = batch
     rate: float = 0.05
     decay: float = 1e-3
 
@@ -80,20 +80,21 @@ class Run:
     def to(self, end: int) -> Run:
         """Train up to a step."""
         self.network.train()
-        for self.done in range(self.done, end):
-            self._step(self.done)
+        for step in range(self.done, end):
+            self._step(step)
         self.done = end
         return self
 
     def _step(self, number: int) -> None:
         features, labels = self.samples(number)
-        (source,), (target,) = self.network.input_names, self.network.output_names
+        (target,) = self.network.output_names
+        feed = features if isinstance(features, dict) else {"x": features}
 
         def loss(changes: Changes) -> Tensor:
-            made = self.network({source: features}, taps=changes.taps, absent=changes.absent)
+            made = self.network(feed, taps=changes.taps, absent=changes.absent)
             return functional.cross_entropy(made[target], labels)
 
-        step = Step(number, self.steps, {source: features}, labels, loss, self.rate)
+        step = Step(number, self.steps, feed, labels, loss, self.rate)
         value = loss(self.method.before_forward(step))
         step = replace(step, value=float(value.detach()))
         self.optimiser.zero_grad(set_to_none=True)

@@ -39,7 +39,7 @@ def test_the_hyper_prior_is_a_density(gamma: float) -> None:
 
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_divergence_and_hyper_prior_are_a_price(gamma: float) -> None:
-    """min over pi of KL - log p(pi) is theta |log gamma| and what does not depend on theta."""
+    """The least over pi of KL - log p(pi) is theta |log gamma| and what does not depend on theta."""
     prices = []
     for theta in THETAS:
         found = optimize.minimize_scalar(
@@ -90,7 +90,7 @@ def test_updates_follow_the_slope_of_the_objective(seed: int) -> None:
     known, price, rate = losses(seed, 3), 0.4, 1e-3
     theta = np.random.default_rng(seed).uniform(0.2, 0.8, 3)
     moved = np.zeros(3)
-    for on, _ in known.items():
+    for on in known:
         weight = np.where(on, theta, 1 - theta).prod()
         for gate in range(3):
             pair = [known[(*on[:gate], state, *on[gate + 1 :])] for state in (False, True)]

@@ -20,8 +20,8 @@ from test_section_cut import MODELS, NORMALISED, normalised
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.runtime import Session
 from onnxprune.train.gate_options import ESTIMATORS, Estimator, GateOptions
-from onnxprune.train.gates import Gates
 from onnxprune.train.gated_sections import gated_sections
+from onnxprune.train.gates import Gates
 from onnxprune.train.layer_pruning import LayerPruning
 from onnxprune.train.method import Changes
 from onnxprune.train.network import TrainableNetwork
@@ -48,7 +48,7 @@ def drawn_for(seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def of(method: LayerPruning, total: str) -> float:
-    """theta of the section with this sum."""
+    """The theta of the section with this sum."""
     (name,) = (section.name for section in method.sections if section.total == total)
     return method.theta[name]
 
@@ -289,7 +289,9 @@ def test_training_goes_on_with_what_is_left() -> None:
 
 def test_a_model_without_sections_is_refused() -> None:
     model = NOT_SECTIONS["a chain"]()
-    with pytest.raises(UnsupportedModelError, match="no residual section can have a gate.*bypasses"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"no residual section can have a gate.*bypasses"
+    ):
         LayerPruning(TrainableNetwork(model), model, OPTIONS, samples=10)
 
 

@@ -70,6 +70,18 @@ class GateOptions:
             if getattr(self, what) < 1:
                 raise ValueError(f"{what} must be at least 1, not {getattr(self, what)}")
 
+    def warms_up(self, step: int, total: int) -> bool:
+        """Whether theta still stays where it is in a step of so many."""
+        return step < self.warm_up * total
+
+    def measures(self, step: int, total: int) -> bool:
+        """Whether a step measures what gates are worth."""
+        return step % self.every == 0 and not self.warms_up(step, total)
+
+    def tests_now(self, step: int, total: int) -> bool:
+        """Whether what can be pruned is pruned after a step."""
+        return (step + 1) % self.test_every == 0 and not self.warms_up(step, total)
+
     def price_per_sample(self, samples: int) -> float:
         """|log gamma| / N for so many training samples."""
         return self.price if self.log_gamma is None else self.log_gamma / samples

@@ -1,16 +1,17 @@
 """Bernoulli gates on parts of a network, and how the chance that each is on is learnt.
 
-Part l of a network is multiplied by xi_l, which is 1 with probability theta_l and else 0, drawn anew
-for every mini-batch. Minimised over the weights W and over theta in [0, 1] is
+Part l of a network is multiplied by xi_l, which is 1 with probability theta_l and else 0, drawn
+anew for every mini-batch. Minimised over the weights W and over theta in [0, 1] is
 
     J = E_xi[NLL] + lambda/2 |W|^2 + |log gamma| sum_l theta_l,  0 < gamma < 1,
 
 the variational objective under the flattening hyper-prior on the gates' prior chance pi,
 p(pi | gamma) = (gamma - 1) / log gamma / (1 + (gamma - 1)(1 - pi)): the minimum over pi of
 KL(theta || pi) - log p(pi | gamma) is theta |log gamma| and a constant, at
-pi = gamma theta / (1 - theta + gamma theta). J is affine in each theta_l with the others fixed, so it has
-minima at zeros and ones, which describe ordinary networks. Its slope is C1 - C0 + |log gamma|, the
-expected NLL with the part on less that with it off, which does not depend on theta_l itself.
+pi = gamma theta / (1 - theta + gamma theta). J is affine in each theta_l with the others fixed, so
+that it has minima at zeros and ones, which describe ordinary networks. Its slope is
+C1 - C0 + |log gamma|, the expected NLL with the part on less that with it off, which does not depend
+on theta_l itself.
 
 Here NLL is a mean over samples, so that the price |log gamma| is divided by their number N.
 

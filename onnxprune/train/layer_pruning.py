@@ -1,16 +1,17 @@
 """Training and layer pruning at once: gates on the residual sections of the graph.
 
 Every mini-batch draws which sections are on. One that is off is not computed. theta moves by
-estimates of C1 - C0, the loss with a section on less that with it off (``gates`` has the objective):
+estimates of C1 - C0, the loss with a section on less that with it off; ``gates`` has the objective:
 
 * two passes: the batch's loss is measured once more with one section switched and the others as
   drawn. C1 - C0 does not depend on the section's own theta, so that this is unbiased, whatever was
   drawn for it;
 * the gradient dNLL/dxi through the gate, at 1 where the section is on, and at 0 where it is off,
   for which it is computed and multiplied by zero. Its mean, theta C'(1) + (1 - theta) C'(0), is
-  C1 - C0 where the loss is linear or theta = 1/2. A branch is linear in its last weights w, so that
-  theta C'(1) = -lambda |w|^2 once these have settled, whatever it is worth: a vital section ends at
-  theta = 1 if the price is below lambda |w|^2, and else where (1 - theta) |C'(0)| is the difference.
+  C1 - C0 up to third derivatives at theta = 1/2, and everywhere if the loss is linear in xi. A branch
+  is linear in its last weights w, so that theta C'(1) = -lambda |w|^2 once these have settled,
+  whatever it is worth: a vital section ends at theta = 1 if the price is below lambda |w|^2, and
+  else where (1 - theta) |C'(0)| makes up for the difference.
 
 In the steps in which a section is off the optimiser leaves it alone, and its last weights decay.
 Once theta is at its floor and C0 - C1 stays below the price, both go to zero. A section is pruned
@@ -32,7 +33,7 @@ import onnx.inliner
 import torch
 from torch import Tensor
 
-from onnxprune.arrays import Array, Vector
+from onnxprune.arrays import Array
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.train.executed_macs import ExecutedMacs, node_macs
 from onnxprune.train.gate_options import GateOptions
@@ -113,8 +114,9 @@ class LayerPruning(Backpropagation):
         if not self.sections:
             why = "; ".join(f"{frozen.name}: {frozen.reason}" for frozen in known.frozen)
             raise UnsupportedModelError(
-                f"no residual section can have a gate ({why or 'there is no sum of a skip and a branch'}); "
-                "for a plain chain of layers ask for bypasses"
+                "no residual section can have a gate "
+                f"({why or 'there is no sum of a skip and a branch'}); for a plain chain of layers "
+                "ask for bypasses"
             )
         self.pruned: list[str] = []
         self._left = list(self.sections)
@@ -170,21 +172,18 @@ class LayerPruning(Backpropagation):
 
     def after_step(self, step: Step) -> None:
         """Let the last weights of sections that were off decay, and prune."""
-        if self._warms_up(step):
+        if self._options.warms_up(step.number, step.total):
             return
         factor = max(0.0, 1 - step.rate * self._options.decay)
         with torch.no_grad():
             for section, on in zip(self._left, self._on, strict=True):
                 for name in () if on else self._lasts[section.name].every:
                     self._network.weights[name].mul_(factor)
-        if (step.number + 1) % self._options.test_every == 0:
+        if self._options.tests_now(step.number, step.total):
             self._prune([section for section in self._left if self._passes(section)])
 
-    def _warms_up(self, step: Step) -> bool:
-        return step.number < self._options.warm_up * step.total
-
     def _measures(self, step: Step) -> bool:
-        return step.number % self._options.every == 0 and not self._warms_up(step)
+        return self._options.measures(step.number, step.total)
 
     def _absent(self, on: Array) -> frozenset[str]:
         return frozenset(s.made for s, own in zip(self._left, on, strict=True) if not own)

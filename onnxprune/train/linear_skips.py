@@ -2,8 +2,8 @@
 
 A skip S is a 1 x 1 convolution, a product, or every s-th position. What it reads, t, is a linear
 layer, or a sum of them: W_1 x_1 + b_1 + W_2 x_2 + ... If nothing else reads t, S t + c is
-(S W_1) x_1 + (S W_2) x_2 + ... with S b_1 + ... + c as the bias, and the skip is gone with the depth it
-stood for. BatchNorms behind the layers are folded into them by their running statistics, so this
+(S W_1) x_1 + (S W_2) x_2 + ... with S b_1 + ... + c as the bias, and the skip is gone with the depth
+it stood for. BatchNorms behind the layers are folded into them by their running statistics, so this
 is for networks that have been trained.
 """
 
@@ -131,7 +131,9 @@ class _Merger:
         node = self._maker.get(name)
         if node is not None and node.op_type == "Slice":
             strides = self._every(node)
-            return strides and _Skip((node,), node.input[0], None, np.zeros(()), strides)
+            if strides is None:
+                return None
+            return _Skip((node,), node.input[0], None, np.zeros(()), strides)
         layer = self._layer(name)
         if layer is None or math.prod(layer.weight.shape[2:]) != 1:
             return None
@@ -150,7 +152,7 @@ class _Merger:
         if before is None or after is None or axes != list(range(2, len(before))):
             return None
         whole = all(
-            before[axis] is not None and (before[axis] - 1) // step + 1 == after[axis]  # type: ignore[operator]
+            before[axis] is not None and (before[axis] - 1) // step + 1 == after[axis]
             for axis, step in zip(axes, steps, strict=True)
         )
         return tuple(steps) if whole and not any(starts) and ends else None

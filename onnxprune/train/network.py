@@ -218,9 +218,9 @@ class TrainableNetwork(nn.Module):
             del self._parameters[key]
         if self._substitutes.pop(name, None) is not None:
             delattr(self, f"of:{name.replace('.', '/')}")
-        key = self._buffer_keys.pop(name, None)
-        if key is not None:
-            delattr(self, key)
+        buffer = self._buffer_keys.pop(name, None)
+        if buffer is not None:
+            delattr(self, buffer)
         self._numbers.pop(name, None)
 
     def _names(self) -> set[str]:
