@@ -96,7 +96,7 @@ class Run:
 
         step = Step(number, self.steps, feed, labels, loss, self.rate)
         value = loss(self.method.before_forward(step))
-        step = replace(step, value=float(value.detach()))
+        step = replace(step, value=value.detach())
         self.optimiser.zero_grad(set_to_none=True)
         (value + self.method.penalty(step)).backward()
         self.method.after_backward(step)

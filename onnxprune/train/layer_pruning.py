@@ -165,7 +165,7 @@ class LayerPruning(Backpropagation):
         if not self._measures(step):
             return
         if self._options.estimator == "gradient":
-            self._by_gradient()
+            self._by_gradient(step)
         else:
             self._by_two_passes(step)
             self._macs.measured()
@@ -201,11 +201,11 @@ class LayerPruning(Backpropagation):
         self._turn = (place + 1) % len(self._left)
         switched = self._on.copy()
         switched[place] = not switched[place]
+        assert step.value is not None
         with torch.no_grad():
-            other = float(step.loss(Changes(absent=self._absent(switched))))
-        gain = step.value - other
-        difference = gain if self._on[place] else -gain
-        self._gates.update(np.array([place]), np.array([difference]))
+            other = step.loss(Changes(absent=self._absent(switched)))
+        more = float(step.average(step.value - other))
+        self._gates.update(np.array([place]), np.array([more if self._on[place] else -more]))
 
     def _is_inside_of_one_that_is_off(self, place: int) -> bool:
         total = self._left[place].total
@@ -213,13 +213,10 @@ class LayerPruning(Backpropagation):
             total in other.nodes for other, on in zip(self._left, self._on, strict=True) if not on
         )
 
-    def _by_gradient(self) -> None:
+    def _by_gradient(self, step: Step) -> None:
         """Measure every section that the loss depends on."""
-        slopes = {
-            place: float(switch.gate.grad)
-            for place, switch in enumerate(self._switches)
-            if switch.gate.grad is not None
-        }
+        found = [step.gradient(switch.gate) for switch in self._switches]
+        slopes = {place: float(slope) for place, slope in enumerate(found) if slope is not None}
         self._gates.update(np.array(list(slopes), np.int64), np.array(list(slopes.values())))
 
     # --- pruning --------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ through taps, absent tensors, substitutes for weights, and gradients.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,7 +14,7 @@ from typing import Any, Protocol
 import onnx
 from torch import Tensor
 
-from onnxprune.train.network import NO_TAPS, Taps
+from onnxprune.train.network import Taps
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Changes:
         absent: see there.
     """
 
-    taps: Taps = field(default_factory=lambda: NO_TAPS)
+    taps: Taps = field(default_factory=dict)
     absent: Collection[str] = ()
 
 
@@ -39,20 +38,26 @@ class Step:
         number: steps that have been taken before.
         total: steps that there will be, as far as is known; it may change when time is limited.
         feed: the batch, input name -> tensor.
-        labels: the classes of its samples, shape (samples,).
+        labels: the classes of its samples, shape (samples,); None where none are learnt.
         loss: the mean loss on the batch with other changes, differentiable; each call is one more
             forward pass, in which BatchNormalization leaves its running statistics as they are.
         rate: the learning rate.
-        value: the loss of the step's own pass; known after the backward pass.
+        average: a tensor's mean over all processes that train together, each on its part of the
+            batch; what a method estimates from its batch has to go through it.
+        gradient: the gradient of the mean loss by a tensor that is no weight, after the backward
+            pass, over all processes.
+        value: the mean loss of the step's own pass on this process's part, after the backward pass.
     """
 
     number: int
     total: int
     feed: Mapping[str, Tensor]
-    labels: Tensor
+    labels: Tensor | None
     loss: Callable[[Changes], Tensor]
     rate: float
-    value: float = math.nan
+    average: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    gradient: Callable[[Tensor], Tensor | None] = lambda tensor: tensor.grad
+    value: Tensor | None = None
 
 
 class Method(Protocol):
@@ -72,6 +77,9 @@ class Method(Protocol):
 
     def evaluation(self) -> Changes:
         """How the network is evaluated."""
+
+    def may_keep(self) -> bool:
+        """Whether the network as it is now could be the result, if it is the best so far."""
 
     def columns(self) -> Mapping[str, float]:
         """What is logged beside loss and accuracy; the same names every time."""
@@ -106,6 +114,10 @@ class Backpropagation:
     def evaluation(self) -> Changes:
         """As the network is."""
         return Changes()
+
+    def may_keep(self) -> bool:
+        """It always could."""
+        return True
 
     def columns(self) -> Mapping[str, float]:
         """No columns."""

@@ -98,7 +98,7 @@ class UnitPruning(Backpropagation):
 
     def after_backward(self, step: Step) -> None:
         """Move theta."""
-        slopes = self._drawn.grad
+        slopes = step.gradient(self._drawn)
         if slopes is not None and self._options.measures(step.number, step.total):
             measured = slopes.double().cpu().numpy()[self._left]
             self._gates.update(np.arange(self._left.size), measured)
