@@ -270,6 +270,10 @@ class LayerPruning(Backpropagation):
         """Without chance: the sections with theta of at least one half."""
         return Changes(absent=self._absent(self._gates.theta >= UNDECIDED))
 
+    def may_keep(self) -> bool:
+        """What is pruned last makes the result."""
+        return False
+
     def columns(self) -> Mapping[str, float]:
         """Every theta, how many sections are left, and MACs executed over those of full passes."""
         return {

@@ -154,6 +154,10 @@ class UnitPruning(Backpropagation):
         self._settle()
         return Changes()
 
+    def may_keep(self) -> bool:
+        """What is pruned last makes the result."""
+        return False
+
     def columns(self) -> Mapping[str, float]:
         """Units that are left and that are not decided yet; units kept and mean theta by group."""
         theta, kept = self._theta(), self._kept()
