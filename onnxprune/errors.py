@@ -35,5 +35,9 @@ class ReportError(OnnxPruneError):
     """A saved report cannot be read, or lacks what is asked of it."""
 
 
+class TrainingError(OnnxPruneError):
+    """Training cannot start, cannot go on, or has gone astray."""
+
+
 class MissingLibraryError(OnnxPruneError):
     """An optional library is not installed; the message says how to install it."""

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -19,17 +18,14 @@ from onnxprune.arrays import Array, Feed, IndexArray
 from onnxprune.calibration import Calibration, Split
 from onnxprune.comparison import looks_like_scores
 from onnxprune.errors import MetricError
-from onnxprune.user_code import UserFunction
+from onnxprune.labels import Labels, read_labels
+from onnxprune.user_code import find_function
 
 Predict = Callable[[Feed], list[Array]]
 """Runs a model: input name -> array, to the list of its outputs in the model's order."""
 
 UserMetric = Callable[[Predict], float]
 """Judges a model by what it predicts; higher is better."""
-
-
-Labels = str | Path | Sequence[int] | IndexArray
-"""Classes of samples, or an .npy file of them."""
 
 
 class Metric(Protocol):
@@ -158,12 +154,7 @@ def function_metric(evaluate: str | UserMetric) -> FunctionMetric:
     """
     if not isinstance(evaluate, str):
         return FunctionMetric(getattr(evaluate, "__name__", "metric"), evaluate)
-    path, _, function = evaluate.rpartition(":")
-    if not path.endswith(".py") or not function.isidentifier():
-        raise MetricError(f"{evaluate}: write the metric as file.py:function")
-    if not Path(path).is_file():
-        raise MetricError(f"{path}: no such file; write the metric as file.py:function")
-    return FunctionMetric(evaluate, UserFunction(Path(path), function, MetricError))
+    return FunctionMetric(evaluate, find_function(evaluate, "the metric", MetricError))
 
 
 def label_metric(
@@ -184,27 +175,6 @@ def label_metric(
     Raises:
         MetricError: the labels cannot be read or do not fit the samples.
     """
-    where = str(labels) if isinstance(labels, str | Path) else "labels"
-    array = _read(Path(labels)) if isinstance(labels, str | Path) else np.asarray(labels)
-    flat = array.reshape(-1)
-    if array.ndim == 0 or flat.size != array.shape[0]:
-        raise MetricError(f"{where}: found shape {array.shape}; expected one class per sample")
-    if flat.dtype.kind not in "iu" or (flat.size and int(flat.min()) < 0):
-        raise MetricError(f"{where}: classes are whole numbers from 0, found {flat.dtype}")
-    if flat.size != samples.available:
-        raise MetricError(
-            f"{where}: {flat.size} labels for {samples.available} calibration samples; "
-            "expected one for each, in their order"
-        )
-    used = flat.astype(np.int64)[samples.selected]
+    given = read_labels(labels, samples.available, "calibration samples", MetricError)
+    used = given[samples.selected]
     return Accuracy(samples, used, split.tune, split.held_out, batch)
-
-
-def _read(path: Path) -> Array:
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise MetricError(f"{path}: not a readable .npy file of labels ({error})") from error
-    if not isinstance(found, np.ndarray):
-        raise MetricError(f"{path}: an archive; expected an .npy file with one class per sample")
-    return found

@@ -14,8 +14,9 @@ from onnxprune.calibration import Preprocessing
 from onnxprune.criteria import CRITERIA, Criterion, Settings
 from onnxprune.criteria.orders import ORDERS
 from onnxprune.criteria.protocol import Moments
+from onnxprune.labels import Labels
 from onnxprune.methods import METHODS, RECOVERIES, Method
-from onnxprune.metric import Labels, UserMetric
+from onnxprune.metric import UserMetric
 from onnxprune.recovery import Recovery
 from onnxprune.runtime import Provider
 

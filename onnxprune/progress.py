@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sized
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -32,3 +32,27 @@ def shown(
         leave=False,
         disable=None if progress else True,  # None: off unless standard error is a terminal
     )
+
+
+def counter(
+    label: str, total: float | None, *, progress: bool = True, unit: str = "it"
+) -> tqdm[NoReturn]:
+    """A bar that is moved by hand.
+
+    Args:
+        label: what the work is.
+        total: how far it goes.
+        progress: False for no bar at all.
+        unit: what is counted.
+    """
+    counted = "{percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit}"
+    bar: tqdm[NoReturn] = tqdm(
+        desc=label,
+        total=total,
+        unit=unit,
+        delay=DELAY,
+        leave=False,
+        bar_format=f"{{desc}}: {counted} [{{remaining}} left{{postfix}}]",
+        disable=None if progress else True,
+    )
+    return bar

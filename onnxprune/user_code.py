@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -49,6 +50,13 @@ class UserFunction:
         with self.running():
             return self._function(*arguments)
 
+    @property
+    def argument_count(self) -> int:
+        """How many positional arguments it takes."""
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = inspect.signature(self._function).parameters.values()
+        return sum(parameter.kind in kinds for parameter in parameters)
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Around code of the file: its imports are found, and its errors are told as its own."""
@@ -72,3 +80,22 @@ class UserFunction:
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame.lineno for frame in frames if frame.filename == str(self._path)]
         return f" in line {own[-1]}" if own else ""
+
+
+def find_function(spec: str, what: str, error: type[OnnxPruneError]) -> UserFunction:
+    """The function that ``file.py:function`` names.
+
+    Args:
+        spec: as the user wrote it.
+        what: what the function is, for messages.
+        error: raised for what is wrong with it, and for what it raises itself.
+
+    Raises:
+        OnnxPruneError: of the class ``error``: the file or the function is missing, or fails.
+    """
+    path, _, function = spec.rpartition(":")
+    if not path.endswith(".py") or not function.isidentifier():
+        raise error(f"{spec}: write {what} as file.py:function")
+    if not Path(path).is_file():
+        raise error(f"{path}: no such file; write {what} as file.py:function")
+    return UserFunction(Path(path), function, error)

@@ -57,6 +57,11 @@ class Calibration:
         return len(self._selected)
 
     @property
+    def store(self) -> SampleStore:
+        """Where the samples are read from."""
+        return self._store
+
+    @property
     def selected(self) -> IndexArray:
         """Which samples of the source are used, shape (samples,)."""
         return self._selected

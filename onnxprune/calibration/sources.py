@@ -93,7 +93,7 @@ def _open(
 def _open_folder(
     folder: Path, inputs: Sequence[InputSpec], preprocessing: Preprocessing | None
 ) -> SampleStore:
-    files = _files(folder)
+    files = sample_files(folder)
     if files[0].suffix.lower() in IMAGE_SUFFIXES:
         return ImageStore(folder, files, image_transform(preprocessing, inputs, str(folder)))
     return StackStore([open_stack(file, inputs) for file in files], inputs, str(folder))
@@ -118,7 +118,7 @@ def _open_file(path: Path, inputs: Sequence[InputSpec]) -> StackStore:
     raise CalibrationError(f"{path}: found a file of another kind; {advice}.")
 
 
-def _files(folder: Path) -> list[Path]:
+def sample_files(folder: Path) -> list[Path]:
     """The sample files below the folder, all of one kind, sorted by name."""
     files = sorted(
         (path.relative_to(folder).as_posix(), path)

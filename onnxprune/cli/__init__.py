@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from onnxprune.cli import apply, inspect, ops, plot, prune
+from onnxprune.cli import apply, inspect, ops, plot, prune, train
 from onnxprune.errors import OnnxPruneError
 
 EXIT_REFUSED = 1
@@ -25,7 +25,13 @@ class Command(Protocol):
         """Carry it out and return the exit code."""
 
 
-COMMANDS: Mapping[str, Command] = {"apply": apply, "inspect": inspect, "ops": ops, "plot": plot}
+COMMANDS: Mapping[str, Command] = {
+    "apply": apply,
+    "inspect": inspect,
+    "ops": ops,
+    "plot": plot,
+    "train": train,
+}
 """The commands that are called by a first word of their own; without one, it is ``prune``."""
 
 

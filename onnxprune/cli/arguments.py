@@ -47,6 +47,14 @@ def memory(text: str) -> int:
     return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2] or " "))
 
 
+def seconds(text: str) -> float:
+    """A time, as 90, 90s, 10m or 2h."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|)", text.strip().lower())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"write a time as 90s, 10m or 2h, not '{text}'")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}[found[2]]
+
+
 def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
     """The name of an input and its shape, as name:1x3x224x224; the name may hold colons."""
     name, _, shape = text.rpartition(":")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import sys
 from pathlib import Path
 from typing import get_args
 
 from onnxprune import api
 from onnxprune.allocation import ALLOCATIONS
-from onnxprune.calibration import IMAGENET, Preprocessing
 from onnxprune.cli import arguments
+from onnxprune.cli.images import add_images, preprocessing
+from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
 from onnxprune.criteria import CRITERIA, Settings
 from onnxprune.criteria.orders import ORDERS
@@ -82,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_choices(parser)
     _add_timing(parser)
-    _add_images(parser)
+    add_images(parser)
     _add_outputs(parser)
     return parser
 
@@ -173,22 +172,6 @@ def _add_timing(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_images(parser: argparse.ArgumentParser) -> None:
-    images = parser.add_argument_group(
-        "image folders", "value = (pixel * scale - mean) / std; at least one flag has to be given"
-    )
-    images.add_argument("--mean", metavar="M[,M,M]", type=arguments.numbers, help="default 0")
-    images.add_argument("--std", metavar="S[,S,S]", type=arguments.numbers, help="default 1")
-    images.add_argument("--scale", metavar="X", type=float, help="default 1/255")
-    images.add_argument("--layout", choices=("nchw", "nhwc"), help="default: as the model's input")
-    images.add_argument(
-        "--resize", metavar="HxW", type=arguments.size, help="default: as the model's input"
-    )
-    images.add_argument(
-        "--preset", choices=("imagenet",), help="mean, std and scale of torchvision's models"
-    )
-
-
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("output")
     out.add_argument("--report", metavar="FILE.json", type=Path, help="write the full record")
@@ -199,14 +182,12 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         help="write the plan, and the recovered weights beside it as FILE.npz, for `apply`",
     )
     out.add_argument("--json", action="store_true", help="print the record instead of the table")
-    loudness = out.add_mutually_exclusive_group()
-    loudness.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
-    loudness.add_argument("-v", "--verbose", action="store_true", help="say more")
+    add_loudness(out)
 
 
 def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     """Prune, write what was asked for, print the record and return the exit code."""
-    _configure_logging(given)
+    configure_logging(given)
     try:
         targets = [Target.parse(text) for text in given.target]
         settings = options(given)
@@ -247,25 +228,13 @@ def options(given: argparse.Namespace) -> Options:
         batch=given.batch,
         seed=given.seed,
         max_memory=given.max_memory,
-        preprocessing=_preprocessing(given),
+        preprocessing=preprocessing(given),
         progress=not given.quiet,
         latency_batch=given.latency_batch,
         threads=given.threads,
         evaluate=given.eval,
         labels=given.labels,
     )
-
-
-def _preprocessing(given: argparse.Namespace) -> Preprocessing | None:
-    preset = IMAGENET if given.preset else Preprocessing()
-    stated = Preprocessing(
-        mean=preset.mean if given.mean is None else given.mean,
-        std=preset.std if given.std is None else given.std,
-        scale=preset.scale if given.scale is None else given.scale,
-        layout=given.layout,
-        resize=given.resize,
-    )
-    return None if stated.is_empty else stated
 
 
 def _check_written(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
@@ -288,12 +257,3 @@ def _save_records(result: api.Result, given: argparse.Namespace) -> None:
             result.weights.save(given.plan.with_suffix(".npz"))
     except OSError as error:
         raise OnnxPruneError(f"the model was written, but a record was not: {error}") from error
-
-
-def _configure_logging(given: argparse.Namespace) -> None:
-    level = logging.WARNING if given.quiet else logging.DEBUG if given.verbose else logging.INFO
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger("onnxprune")
-    logger.handlers = [handler]
-    logger.setLevel(level)

@@ -25,11 +25,11 @@ class Entry:
     """
 
     description: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
+    add_arguments: Callable[[argparse._ActionsContainer], None]
     make: Callable[[TrainableNetwork, onnx.ModelProto, Mapping[str, Any]], Method]
 
 
-def _no_arguments(parser: argparse.ArgumentParser) -> None:
+def _no_arguments(parser: argparse._ActionsContainer) -> None:
     """Enter no flags."""
 
 

@@ -35,6 +35,8 @@ def batch_normalization(
     count = x.numel() // x.shape[1]
     if count < 2:
         return functional.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
+    if not own and not node.mode.updating:
+        return functional.batch_norm(x, None, None, scale, bias, True, 0.0, epsilon)
     batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
     y = functional.batch_norm(x, batch_mean, batch_variance, scale, bias, True, 1.0, epsilon)
     share = 1 - node.get("momentum", 0.9)

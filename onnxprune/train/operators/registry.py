@@ -26,10 +26,12 @@ class Mode:
     Attributes:
         training: whether Dropout drops and BatchNormalization uses the batch's statistics.
         frozen_statistics: whether BatchNormalization keeps to its running statistics in training.
+        updating: whether the running statistics follow those of the batch.
     """
 
     training: bool = False
     frozen_statistics: bool = False
+    updating: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,206 @@
+"""From a model and labelled samples to a trained model: the main path of training."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from onnxprune.arrays import Feed, IndexArray
+from onnxprune.calibration import CalibrationSource
+from onnxprune.errors import TrainingError
+from onnxprune.inputs import input_specs
+from onnxprune.model import load, pending
+from onnxprune.rewrite import digest
+from onnxprune.tables import columns
+from onnxprune.train.augmentation import augmentations
+from onnxprune.train.distributed import Processes, processes
+from onnxprune.train.evaluation import Score, Selection, batch_of
+from onnxprune.train.fit import Fitted, Trainer
+from onnxprune.train.initialisation import start_anew
+from onnxprune.train.methods import METHODS
+from onnxprune.train.network import TrainableNetwork
+from onnxprune.train.objective import Classification
+from onnxprune.train.options import TrainOptions
+from onnxprune.train.samples import LabelledSamples, divided, load_labelled
+from onnxprune.train.write_back import write_back
+from onnxprune.validation import check_file
+
+logger = logging.getLogger(__name__)
+
+FREE = ("checkpoint", "checkpoint_seconds", "device", "keep", "labels", "log", "progress", "resume")
+"""Settings that may be others when a training goes on after a stop."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A trained model.
+
+    Attributes:
+        model: the model.
+        fitted: how it was trained.
+        leads: whether this is the process that writes.
+    """
+
+    model: onnx.ModelProto = field(repr=False)
+    fitted: Fitted
+    leads: bool
+    _original: onnx.ModelProto = field(repr=False)
+    _sample: Feed = field(repr=False)
+
+    def save(self, path: str | Path) -> None:
+        """Validate the trained model as a file and move it to ``path`` if it passes.
+
+        Of several processes the first one writes.
+
+        Raises:
+            ValidationError: it fails a check; ``path`` is left as it was.
+            OnnxPruneError: the file cannot be written.
+        """
+        if self.leads:
+            with pending(self.model, Path(path)) as temporary:
+                check_file(temporary, self._original, self._sample)
+
+    def table(self) -> str:
+        """What the training came to, for a terminal."""
+        fitted = self.fitted
+        steps = int(fitted.rows[-1]["step"] or 0)
+        lines = [f"trained for {steps} steps in {fitted.seconds:.1f} s"]
+        if fitted.before is None or fitted.after is None:
+            return lines[0]
+        rows = [["", "before", "after"]]
+        rows += [["validation accuracy", *map(_share, (fitted.before, fitted.after))]]
+        rows += [["validation loss", f"{fitted.before.loss:.4f}", f"{fitted.after.loss:.4f}"]]
+        lines += columns(rows)
+        if fitted.step == 0:
+            lines.append("note: no epoch was better than the network was before; nothing changed")
+        elif fitted.step < steps:
+            lines.append(f"note: the weights are those of step {fitted.step}, the best of all")
+        return "\n".join(lines)
+
+
+def _share(score: Score) -> str:
+    return f"{score.accuracy:.2%}"
+
+
+def train(
+    model: str | Path | onnx.ModelProto,
+    data: CalibrationSource,
+    options: TrainOptions | None = None,
+) -> TrainingResult:
+    """Train the weights of a classifier.
+
+    Args:
+        model: the model, or its path; it is left as it is.
+        data: labelled samples, see ``load_labelled``.
+        options: settings.
+
+    Returns:
+        The model with other weights. Nothing is written but the log and checkpoints.
+
+    Raises:
+        UnsupportedModelError: the model cannot be read, or holds an operator that cannot be
+            trained through.
+        CalibrationError: the samples do not fit the model.
+        TrainingError: labels do not fit, there is nothing to train, or the loss goes astray.
+    """
+    options = options or TrainOptions()
+    original = model if isinstance(model, onnx.ModelProto) else load(model)
+    network = TrainableNetwork(original)
+    if not network.weights:
+        raise TrainingError("the model has no weights to train: none of its constants acts as one")
+    samples = load_labelled(
+        data,
+        input_specs(original),
+        options.labels,
+        preprocessing=options.preprocessing,
+        progress=options.progress,
+    )
+    training, validation = _selections(original, samples, options)
+    with processes(options.device) as group:
+        return _train(original, network, samples, training, validation, options, group)
+
+
+def _train(
+    original: onnx.ModelProto,
+    network: TrainableNetwork,
+    samples: LabelledSamples,
+    training: Selection,
+    validation: Selection | None,
+    options: TrainOptions,
+    group: Processes,
+) -> TrainingResult:
+    network.to(group.device)
+    if options.fresh:
+        start_anew(network, options.seed)
+    part = next(samples.parts(training.indices[: samples.batch_extent or 1], 1))
+    objective = Classification(network, dict(batch_of(part, group.device).feed), options.smoothing)
+    objective.check(samples.labels, "the samples")
+    if validation is not None and isinstance(validation.source, LabelledSamples):
+        objective.check(validation.source.labels, "the validation samples")
+    method = METHODS[options.method].make(network, original, options.method_settings)
+    trainer = Trainer(
+        network,
+        method,
+        objective,
+        training,
+        validation,
+        options,
+        group,
+        augmentations(options.augment),
+        _settings(original, samples, options, group),
+    )
+    fitted = trainer.run()
+    network.to("cpu")
+    result = method.finish(write_back(original, network))
+    return TrainingResult(result, fitted, group.leads, original, part.feed)
+
+
+def _selections(
+    model: onnx.ModelProto, samples: LabelledSamples, options: TrainOptions
+) -> tuple[Selection, Selection | None]:
+    """What is learnt from, and what is only evaluated."""
+    unit = samples.batch_extent or 1
+    held_out: Selection | None = None
+    every: IndexArray = np.arange(len(samples), dtype=np.int64)
+    if isinstance(options.validation, str):
+        others = load_labelled(
+            options.validation,
+            input_specs(model),
+            options.validation_labels,
+            preprocessing=options.preprocessing,
+            progress=options.progress,
+        )
+        learnt, held_out = every, Selection(others, np.arange(len(others), dtype=np.int64))
+    else:
+        learnt, rest = divided(len(samples), options.validation, options.seed, unit)
+        if rest.size:
+            held_out = Selection(samples, rest)
+    if learnt.size < unit:
+        raise TrainingError(
+            f"the model takes batches of exactly {unit} samples, but there are {learnt.size} to "
+            "learn from; add some, or export it with a dynamic batch axis"
+        )
+    if options.batch % unit:
+        raise TrainingError(
+            f"the model takes batches of exactly {unit} samples, and --batch {options.batch} is "
+            f"no multiple of them; give one, as --batch {-(-options.batch // unit) * unit}"
+        )
+    return Selection(samples, learnt), held_out
+
+
+def _settings(
+    model: onnx.ModelProto, samples: LabelledSamples, options: TrainOptions, group: Processes
+) -> dict[str, str]:
+    """What has to be the same for a training to go on after a stop."""
+    given = {name: value for name, value in asdict(options).items() if name not in FREE}
+    labels = hashlib.sha256(samples.labels.tobytes()).hexdigest()[:16]
+    return {
+        "the model": digest(model)[:16],
+        "samples": f"{len(samples)} with labels {labels}",
+        "processes": str(group.count),
+    } | {name: str(value) for name, value in given.items()}
