@@ -39,7 +39,7 @@ def test_the_hyper_prior_is_a_density(gamma: float) -> None:
 
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_divergence_and_hyper_prior_are_a_price(gamma: float) -> None:
-    """The least over pi of KL - log p(pi) is theta |log gamma| and what does not depend on theta."""
+    """The least over pi of KL - log p(pi) is theta |log gamma| and a constant."""
     prices = []
     for theta in THETAS:
         found = optimize.minimize_scalar(

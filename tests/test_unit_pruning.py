@@ -39,7 +39,8 @@ def planted(seed: int) -> onnx.ModelProto:
         " y = Gemm (h, w3, b3)",
         {
             "w1": drawn(seed, 2, USEFUL), "b1": drawn(seed + 1, USEFUL),
-            "w2": drawn(seed + 2, 6, 8), "b2": drawn(seed + 3, 8), "w3": drawn(seed + 4, 16, 2), "b3": drawn(seed + 5, 2),
+            "w2": drawn(seed + 2, 6, 8), "b2": drawn(seed + 3, 8),
+            "w3": drawn(seed + 4, 16, 2), "b3": drawn(seed + 5, 2),
         },
         inputs="float[N,2] x, float[N,6] noise",
         outputs="float[N,2] y",

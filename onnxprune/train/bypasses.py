@@ -3,8 +3,8 @@
 A layer j of a chain takes what the linear map before it makes, c_i, in front of the activation, to
 what it makes itself, c_j (behind its BatchNorm): c_j = F(c_i), F nonlinear. With a bypass,
 c_j = S c_i + F(c_i) with S linear; without F the layer is linear and may be merged with its
-neighbours. S is the identity, or a 1 x 1 convolution (for rows, a product) where channels change, of
-every s-th position where there are fewer.
+neighbours. S is the identity, or a 1 x 1 convolution (for rows, a product) where channels change,
+of every s-th position where there are fewer.
 
 "unchanged": S is a map with a weight and a bias that are zero, even where shapes agree, and is
 learnt. Nothing else changes, so that for finite activations the sum is c_j to the last bit.

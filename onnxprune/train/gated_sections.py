@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import onnx
+import onnx.inliner
 
 from onnxprune.canonical import canonicalise
 from onnxprune.extract import read_by
@@ -48,6 +49,14 @@ class GatedSections:
 
     found: tuple[GatedSection, ...]
     frozen: tuple[FrozenSection, ...]
+
+
+def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model with its functions inlined; the model itself if there are none."""
+    if not model.functions:
+        return model
+    result: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
+    return result
 
 
 def gated_sections(model: onnx.ModelProto) -> GatedSections:

@@ -10,8 +10,8 @@ p(pi | gamma) = (gamma - 1) / log gamma / (1 + (gamma - 1)(1 - pi)): the minimum
 KL(theta || pi) - log p(pi | gamma) is theta |log gamma| and a constant, at
 pi = gamma theta / (1 - theta + gamma theta). J is affine in each theta_l with the others fixed, so
 that it has minima at zeros and ones, which describe ordinary networks. Its slope is
-C1 - C0 + |log gamma|, the expected NLL with the part on less that with it off, which does not depend
-on theta_l itself.
+C1 - C0 + |log gamma|: the expected NLL with the part on less that with it off, neither of which
+depends on theta_l itself.
 
 Here NLL is a mean over samples, so that the price |log gamma| is divided by their number N.
 

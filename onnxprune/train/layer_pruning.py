@@ -8,10 +8,10 @@ estimates of C1 - C0, the loss with a section on less that with it off; ``gates`
   drawn for it;
 * the gradient dNLL/dxi through the gate, at 1 where the section is on, and at 0 where it is off,
   for which it is computed and multiplied by zero. Its mean, theta C'(1) + (1 - theta) C'(0), is
-  C1 - C0 up to third derivatives at theta = 1/2, and everywhere if the loss is linear in xi. A branch
-  is linear in its last weights w, so that theta C'(1) = -lambda |w|^2 once these have settled,
-  whatever it is worth: a vital section ends at theta = 1 if the price is below lambda |w|^2, and
-  else where (1 - theta) |C'(0)| makes up for the difference.
+  C1 - C0 up to third derivatives at theta = 1/2, and everywhere if the loss is linear in xi. A
+  branch is linear in its last weights w, so that theta C'(1) = -lambda |w|^2 once these have
+  settled, whatever it is worth: a vital section ends at theta = 1 if the price is below
+  lambda |w|^2, and else where (1 - theta) |C'(0)| makes up for the difference.
 
 In the steps in which a section is off the optimiser leaves it alone, and its last weights decay.
 Once theta is at its floor and C0 - C1 stays below the price, both go to zero. A section is pruned
@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.inliner
 import torch
 from torch import Tensor
 
@@ -37,7 +36,14 @@ from onnxprune.arrays import Array
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.train.executed_macs import ExecutedMacs, node_macs
 from onnxprune.train.gate_options import GateOptions
-from onnxprune.train.gated_sections import GatedSection, Link, Wiring, gated_sections, remaining
+from onnxprune.train.gated_sections import (
+    GatedSection,
+    Link,
+    Wiring,
+    gated_sections,
+    inlined,
+    remaining,
+)
 from onnxprune.train.gates import Gates
 from onnxprune.train.last_weights import LastWeights, last_weights
 from onnxprune.train.linear_skips import merge_skips, own_skips
@@ -108,8 +114,7 @@ class LayerPruning(Backpropagation):
     ) -> None:
         self._network = network
         self._options = options
-        self._original = _inlined(model)
-        known = gated_sections(self._original)
+        known = gated_sections(inlined(model))
         self.sections = tuple(s for s in known.found if last_weights(network, s).every)
         if not self.sections:
             why = "; ".join(f"{frozen.name}: {frozen.reason}" for frozen in known.frozen)
@@ -305,10 +310,5 @@ class LayerPruning(Backpropagation):
         """The model without what was pruned or has theta below one half, its skips merged."""
         theta = self.theta
         gone = [section for section in self.sections if theta[section.name] < UNDECIDED]
-        whole = _inlined(model)
+        whole = inlined(model)
         return merge_skips(without_sections(whole, gone), own_skips(whole, gone))
-
-
-def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    inlined: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
-    return inlined if model.functions else model

@@ -40,12 +40,13 @@ class Step:
         feed: the batch, input name -> tensor.
         labels: the classes of its samples, shape (samples,); None where none are learnt.
         loss: the mean loss on the batch with other changes, differentiable; each call is one more
-            forward pass, in which BatchNormalization leaves its running statistics as they are.
+            forward pass, in which BatchNormalization leaves its running statistics as they are and
+            Dropout drops what it does in the step's own pass.
         rate: the learning rate.
         average: a tensor's mean over all processes that train together, each on its part of the
             batch; what a method estimates from its batch has to go through it.
         gradient: the gradient of the mean loss by a tensor that is no weight, after the backward
-            pass, over all processes.
+            pass, over all processes; None without one, or where a step in half precision overflows.
         value: the mean loss of the step's own pass on this process's part, after the backward pass.
     """
 

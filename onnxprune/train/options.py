@@ -91,6 +91,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         self._check_words()
+        METHODS[self.method].check(self.method_settings)
         self._check_numbers()
         if self.epochs is not None and self.seconds is not None:
             raise ValueError("training ends after a number of epochs or a time, not both")

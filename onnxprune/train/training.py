@@ -109,7 +109,9 @@ def train(
         TrainingError: labels do not fit, there is nothing to train, or the loss goes astray.
     """
     options = options or TrainOptions()
-    original = model if isinstance(model, onnx.ModelProto) else load(model)
+    entry, seeded = METHODS[options.method], {**options.method_settings, "seed": options.seed}
+    given = model if isinstance(model, onnx.ModelProto) else load(model)
+    original = entry.prepare(given, seeded)
     network = TrainableNetwork(original)
     if not network.weights:
         raise TrainingError("the model has no weights to train: none of its constants acts as one")
@@ -142,7 +144,8 @@ def _train(
     objective.check(samples.labels, "the samples")
     if validation is not None and isinstance(validation.source, LabelledSamples):
         objective.check(validation.source.labels, "the validation samples")
-    method = METHODS[options.method].make(network, original, options.method_settings)
+    learnt = {"samples": len(training.indices), "seed": options.seed}
+    method = METHODS[options.method].make(network, original, {**options.method_settings, **learnt})
     trainer = Trainer(
         network,
         method,

@@ -3,10 +3,10 @@
 Every mini-batch draws which units are on; the weights that read one that is off are multiplied by
 zero. theta moves by dNLL/dxi, which one backward pass gives for all units, at 1 for those that are
 on and at 0 for those that are off: in the mean theta C'(1) + (1 - theta) C'(0) in the place of
-C1 - C0; ``gates`` has the objective. In steps in which a unit is off the weights that read it decay. A
-unit is pruned, and off from then on, when theta has been below a tolerance and these weights have
-decayed for several tests in a row; the last of a group stays. When training ends, a plan that keeps
-the other units is applied, which makes the network smaller.
+C1 - C0; ``gates`` has the objective. In steps in which a unit is off the weights that read it
+decay. A unit is pruned, and off from then on, when theta has been below a tolerance and these
+weights have decayed for several tests in a row; the last of a group stays. When training ends, a
+plan that keeps the other units is applied, which makes the network smaller.
 
 All units are computed while training goes on. Source: Guenter and Sideris, arXiv 2205.04650.
 """
