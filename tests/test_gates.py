@@ -191,6 +191,7 @@ def test_estimates_that_are_not_finite_are_refused() -> None:
         ({"floor": 0.2}, "must rise"),
         ({"warm_up": 1}, "warm_up"),
         ({"decayed": 0}, "decayed"),
+        ({"decay": 2}, "decay must be a share"),
         ({"estimator": "guess"}, "estimator must be one of two-pass, gradient"),
         ({"tests": 0}, "tests must be at least 1"),
     ],

@@ -28,7 +28,7 @@ from onnxprune.train.network import TrainableNetwork
 from onnxprune.train.write_back import write_back
 
 STEPS = 400
-OPTIONS = GateOptions(price=0.03, initial=0.5)
+OPTIONS = GateOptions(price=0.03, initial=0.5, decay=0.005)
 ROUNDING = 2e-5
 """Some layers of float32 sums, in another order."""
 

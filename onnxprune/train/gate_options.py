@@ -29,7 +29,8 @@ class GateOptions:
             and computes those that are off as well.
         every: steps from one measurement to the next.
         tolerance: theta up to which a part may be pruned.
-        decay: weight decay of a section's last weights in the steps in which it is off.
+        decay: share of the last weights of a section that is lost in a step in which it is off,
+            whatever the learning rate; of a unit, of those that read it.
         decayed: it is pruned once they have fallen to this share of what they were when theta
             came down to the tolerance.
         tests: consecutive tests that it has to pass.
@@ -45,13 +46,13 @@ class GateOptions:
     estimator: Estimator = "two-pass"
     every: int = 1
     tolerance: float = 0.05
-    decay: float = 0.1
+    decay: float = 0.002
     decayed: float = 0.9
     tests: int = 3
     test_every: int = 10
 
     def __post_init__(self) -> None:
-        for what in ("price", "rate", "decay", "log_gamma"):
+        for what in ("price", "rate", "log_gamma"):
             value = getattr(self, what)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{what} must be a positive number, not {value}")
@@ -62,8 +63,9 @@ class GateOptions:
             )
         if not 0 <= self.warm_up < 1:
             raise ValueError(f"warm_up must be a share of the training below 1, not {self.warm_up}")
-        if not 0 < self.decayed <= 1:
-            raise ValueError(f"decayed must be a share of the weights, not {self.decayed}")
+        for what in ("decay", "decayed"):
+            if not 0 < getattr(self, what) <= 1:
+                raise ValueError(f"{what} must be a share of weights, not {getattr(self, what)}")
         if self.estimator not in ESTIMATORS:
             raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}")
         for what in ("every", "tests", "test_every"):

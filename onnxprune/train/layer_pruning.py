@@ -179,7 +179,7 @@ class LayerPruning(Backpropagation):
         """Let the last weights of sections that were off decay, and prune."""
         if self._options.warms_up(step.number, step.total):
             return
-        factor = max(0.0, 1 - step.rate * self._options.decay)
+        factor = 1 - self._options.decay
         with torch.no_grad():
             for section, on in zip(self._left, self._on, strict=True):
                 for name in () if on else self._lasts[section.name].every:

@@ -101,7 +101,8 @@ class UnitMasks:
 
     def masked(self, name: str, weight: Tensor) -> Tensor:
         """A weight times its mask."""
-        return weight * self._factors[self._columns[name]]
+        mask = self._factors[self._columns[name]]
+        return weight * mask.to(weight.device)  # which may have left the device of training
 
     @torch.no_grad()
     def scale(self, gates: Tensor) -> None:

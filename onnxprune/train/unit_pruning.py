@@ -106,7 +106,7 @@ class UnitPruning(Backpropagation):
     def after_step(self, step: Step) -> None:
         """Let the weights that read units which were off decay, and prune."""
         if not self._options.warms_up(step.number, step.total):
-            factor = max(0.0, 1 - step.rate * self._options.decay)
+            factor = 1 - self._options.decay
             with torch.no_grad():
                 on = self._drawn.detach() > 0
                 self._masks.scale(torch.where(on, 1.0, factor))
