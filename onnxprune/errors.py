@@ -28,7 +28,7 @@ class PlanMismatchError(OnnxPruneError):
 
 
 class ValidationError(OnnxPruneError):
-    """The pruned model failed a check; no output is written."""
+    """The new model failed a check; no output is written."""
 
 
 class ReportError(OnnxPruneError):

@@ -1,4 +1,4 @@
-"""Checks a pruned model must pass before it is published, and its distance from the original."""
+"""Checks a new model must pass before it is published, and its distance from the original."""
 
 from __future__ import annotations
 
@@ -39,13 +39,12 @@ def check_file(
     complaint = _complaint(path)
     written = onnx.load(path, load_external_data=False)
     if complaint and not _is_old(complaint, written, original):
-        raise ValidationError(f"the pruned model is not valid ONNX: {complaint}")
+        raise ValidationError(f"the new model is not valid ONNX: {complaint}")
     check_interface(written, original)
     for name, array in _outputs(path, feed, provider).items():
         if is_numeric(array) and not np.isfinite(array).all():
             raise ValidationError(
-                f"output '{name}' of the pruned model is infinite or not a number on a "
-                "calibration sample"
+                f"output '{name}' of the new model is infinite or not a number on a sample"
             )
 
 
@@ -82,7 +81,7 @@ def _outputs(path: Path, feed: Feed | None, provider: Provider) -> dict[str, Arr
         session = Session(path, provider=provider)
         return {} if feed is None else dict(zip(session.outputs, session.run(feed), strict=True))
     except OnnxPruneError as error:
-        raise ValidationError(f"the pruned model does not load and run: {error}") from error
+        raise ValidationError(f"the new model does not load and run: {error}") from error
 
 
 def check_interface(pruned: onnx.ModelProto, original: onnx.ModelProto) -> None:
@@ -95,12 +94,12 @@ def check_interface(pruned: onnx.ModelProto, original: onnx.ModelProto) -> None:
         if [v.SerializeToString() for v in before] != [v.SerializeToString() for v in after]:
             names = [", ".join(f"'{v.name}'" for v in values) for values in (after, before)]
             raise ValidationError(
-                f"the pruned model's graph {kind}s {names[0]} differ from the original's "
+                f"the new model's graph {kind}s {names[0]} differ from the original's "
                 f"{names[1]} in name, type or shape"
             )
     for field in ("ir_version", "opset_import", "metadata_props", "domain", "model_version"):
         if getattr(pruned, field) != getattr(original, field):
-            raise ValidationError(f"the pruned model's {field} differs from the original's")
+            raise ValidationError(f"the new model's {field} differs from the original's")
 
 
 def compare(

@@ -167,9 +167,17 @@ def test_torch_stays_in_the_training_half() -> None:
     assert exactly(everything_but("train"), ("torch",)) == []
 
 
+def test_the_loop_of_training_knows_no_method():
+    loop = inside("train.fit", "train.evaluation", "train.network", "train.objective")
+    others = inside("train.methods", "train.decorrelation", "train.gates", "train.layer_pruning")
+    assert offences(loop, others) == []
+    assert offences(loop, inside("train.method")) != []
+
+
 def test_only_figures_need_matplotlib_and_only_their_command_needs_figures() -> None:
-    assert exactly(everything_but("figures", "panels"), ("matplotlib",)) == []
-    assert exactly(everything_but("figures", "cli.plot"), inside("figures", "panels")) == []
+    assert exactly(everything_but("curves", "figures", "panels"), ("matplotlib",)) == []
+    others = everything_but("curves", "figures", "cli.plot")
+    assert exactly(others, inside("curves", "figures", "panels")) == []
 
 
 def test_there_is_no_module_for_leftovers() -> None:

@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -48,6 +49,55 @@ def test_the_python_block_runs(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].split() == ["before", "after", "kept"]
     onnx.checker.check_model(tmp_path / "smaller.onnx", full_check=True)
+
+
+TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def training_folder(path):
+    """A network, and samples under the names that the page has."""
+    digits = np.load(ROOT / "models" / "digits_test.npz")
+    x, labels = digits["input"][:80], digits["labels"][:80]
+    (path / "in.onnx").symlink_to(ROOT / "models" / "mlp_digits.onnx")
+    np.savez(path / "train.npz", input=x, labels=labels)
+    np.save(path / "x.npy", x)
+    np.save(path / "labels.npy", labels)
+    _, function = blocks("python", TRAINING)
+    (path / "own.py").write_text(function, encoding="utf-8")
+
+
+def test_the_commands_of_training_run(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    training_folder(tmp_path)
+    _, block = blocks("console", TRAINING)
+    lines = [line.removeprefix("onnxprune ") for line in block.splitlines()]
+    assert len(lines) >= 6
+    for line in lines:
+        assert cli.main([*shlex.split(line), *["-q"] * line.startswith("train")]) == 0, line
+    onnx.checker.check_model("out.onnx", full_check=True)
+    assert Path("curves.svg").exists()
+
+
+def test_the_python_block_of_training_runs(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    training_folder(tmp_path)
+    snippet, _ = blocks("python", TRAINING)
+    exec(snippet, {})
+    assert "validation accuracy" in capsys.readouterr().out
+    assert Path("out.onnx").exists()
+
+
+def test_the_defaults_of_training_are_those_of_the_page():
+    options = cli.train.parser()._option_string_actions
+    for flags, default in re.findall(r"^\| `(--[^|]*)` \| ([^|]*) \|", TRAINING, re.MULTILINE):
+        for flag in re.findall(r"--[a-z-]+", flags):
+            assert flag in options, flag
+        (first, *_) = re.findall(r"--[a-z-]+", flags)
+        value = options[first].default
+        if isinstance(value, str | float) and not isinstance(value, bool):
+            assert str(value).removesuffix(".0") in default.replace("`", ""), first
 
 
 def test_the_readme_shows_commands():

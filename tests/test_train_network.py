@@ -437,6 +437,24 @@ def test_linear_layers_say_what_they_read_and_by_which_weights() -> None:
 
 # --- another device -----------------------------------------------------------------------------
 
+NEED_VALUES = {"Compress", "Compress by a computed condition"}
+"""Micro models in which the extent of a tensor depends on what another one holds."""
+
+
+@pytest.mark.parametrize("name", sorted(set(MICRO_MODELS) - NEED_VALUES))
+def test_all_but_numbers_is_on_the_network_s_device(name: str) -> None:
+    """A device without values: nothing can be read back from it, and nothing mixed with it."""
+    model = MICRO_MODELS[name]()
+    feed = random_feed(model, np.random.default_rng(3), 2, {"shuffle of series": 10}.get(name, 9))
+    tensors = {key: torch.from_numpy(value) for key, value in feed.items()}
+    network = TrainableNetwork(model)
+    wanted = network(tensors)
+    network.to("meta")
+    found = network({key: value.to("meta") for key, value in tensors.items()})
+    for key, value in found.items():
+        assert value.device.type == "meta"
+        assert (value.shape, value.dtype) == (wanted[key].shape, wanted[key].dtype)
+
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", MICRO_MODELS)

@@ -85,7 +85,7 @@ def test_broken_and_changed_models_are_refused(change, message, tmp_path):
 def test_outputs_that_are_not_numbers_are_refused(value, tmp_path):
     path = written(copied(lambda m: weight(m, "b2", np.full(4, value))), tmp_path)
     check_file(path, MODEL)  # without a sample nobody can tell
-    with pytest.raises(ValidationError, match="output 'y' of the pruned model is infinite or not"):
+    with pytest.raises(ValidationError, match="output 'y' of the new model is infinite or not"):
         check_file(path, MODEL, random_samples(MODEL, 1))
 
 

@@ -1,4 +1,4 @@
-"""``onnxprune plot``: a figure of what a run's report says of the channel groups."""
+"""``onnxprune plot``: a figure of a report of a run, or of the history of a training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from onnxprune.cli.places import check_places
 from onnxprune.errors import MissingLibraryError
 from onnxprune.replacing import replacing
 from onnxprune.saved_report import SavedReport
+from onnxprune.train.history import Row, read_history
+from onnxprune.train.options import LOGS
 
 ENDINGS = (".svg", ".png", ".pdf")
 
@@ -18,11 +20,15 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="onnxprune plot",
         description="Draw what a report says of the channel groups: widths, ratios chosen, "
-        "principal components needed, cumulative variance, spectra and prices. "
+        "principal components needed, cumulative variance, spectra and prices; or the history of "
+        "a training: loss, accuracy, learning rate. "
         "Needs matplotlib, which the extra [plot] installs.",
     )
     parser.add_argument(
-        "report", metavar="REPORT.json", type=Path, help="what a run wrote with --report"
+        "report",
+        metavar="REPORT.json",
+        type=Path,
+        help="what a run wrote with --report, or a training with --log (.csv, .jsonl)",
     )
     parser.add_argument(
         "figure", metavar="OUT", type=Path, help=f"the figure, {', '.join(ENDINGS)}"
@@ -35,15 +41,22 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     if given.figure.suffix.lower() not in ENDINGS:
         parser.error(f"{given.figure}: name a file that ends in {', '.join(ENDINGS)}")
     check_places(parser, {"REPORT.json": given.report}, {"OUT": given.figure})
-    report = SavedReport.load(given.report)
+    source: SavedReport | list[Row]
+    if given.report.suffix.lower() in LOGS:
+        source = read_history(given.report)
+    else:
+        source = SavedReport.load(given.report)
     try:  # only this command needs matplotlib, and only it pays for the import
-        from onnxprune import figures
+        from onnxprune import curves, figures
     except ImportError as error:
         raise MissingLibraryError(
             f"plots need matplotlib ({error}); install it: pip install matplotlib, or this "
             "package with its extra [plot]"
         ) from error
-    figure = figures.draw(report)
+    if isinstance(source, SavedReport):
+        figure = figures.draw(source)
+    else:
+        figure = curves.draw_history(source)
     with replacing(given.figure) as temporary:
         figures.save(figure, temporary)
     return 0

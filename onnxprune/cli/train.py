@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -16,8 +15,6 @@ from onnxprune.errors import CalibrationError, MissingLibraryError
 from onnxprune.train import options as settings
 from onnxprune.train.methods import METHODS
 from onnxprune.train.options import TrainOptions
-
-logger = logging.getLogger(__name__)
 
 EXAMPLES = """\
 examples:
@@ -180,6 +177,12 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         "--log", metavar="FILE", type=Path, help="write the history as .csv or .jsonl, for `plot`"
     )
     out.add_argument(
+        "--log-every",
+        metavar="N",
+        type=int,
+        help="a row after so many steps as well, not only when an epoch is evaluated",
+    )
+    out.add_argument(
         "--checkpoint",
         metavar="FILE",
         type=Path,
@@ -213,9 +216,9 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
         ) from error
     try:
         result = train(given.model, given.data, chosen)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if given.checkpoint and given.checkpoint.is_file():
-            logger.warning("stopped; go on from %s with --resume", given.checkpoint)
+            raise KeyboardInterrupt(f"go on from {given.checkpoint} with --resume") from stop
         raise
     result.save(given.output)
     if result.leads and not given.quiet:
@@ -258,6 +261,7 @@ def options(given: argparse.Namespace) -> TrainOptions:
         checkpoint_seconds=given.checkpoint_every,
         resume=given.resume,
         log=given.log,
+        log_every=given.log_every,
         progress=not given.quiet,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,13 +102,13 @@ def load_checkpoint(path: Path, settings: Mapping[str, str], device: torch.devic
         raise TrainingError(f"{path}: no such checkpoint; train without --resume to start anew")
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-        version = state.pop("format")
-        if version != FORMAT:
+    except Exception as error:  # a damaged file fails in many ways
+        raise TrainingError(f"{path}: cannot be read as a checkpoint ({error})") from error
+    try:
+        if state.pop("format") != FORMAT:
             raise TrainingError(f"{path}: is of another version of onnxprune; start anew")
         parts = {"position": Position(**state["position"]), "best": Best(**state["best"])}
         found = Checkpoint(**state | parts)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:
-        raise TrainingError(f"{path}: cannot be read as a checkpoint ({error})") from error
     except (AttributeError, KeyError, TypeError) as error:
         raise TrainingError(f"{path}: not a checkpoint of onnxprune ({error})") from error
     for name, value in settings.items():

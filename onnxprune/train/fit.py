@@ -131,6 +131,7 @@ class Trainer:
             if pace.timed and pace.is_over(position):
                 break
             if position.place < pace.steps:
+                self._note_in_time()
                 self._save_in_time()
         if position.place == pace.steps:
             position.epoch, position.place = position.epoch + 1, 0
@@ -248,7 +249,8 @@ class Trainer:
     def _bar(self) -> Iterator[tqdm[NoReturn]]:
         wanted = self._options.progress and self._processes.leads
         unit = "s" if self._pace.timed else "steps"
-        with counter("training", self._pace.end, progress=wanted, unit=unit) as bar:
+        start, end = self._pace.now(self._position), self._pace.end
+        with counter("training", end, start=start, progress=wanted, unit=unit) as bar:
             yield bar
 
     def _show(self, bar: tqdm[NoReturn]) -> None:
@@ -277,11 +279,16 @@ class Trainer:
     def _rate(self) -> float:
         return float(self._optimizer.param_groups[0]["lr"]) if self._position.step else 0.0
 
+    def _note_in_time(self) -> None:
+        """Enter a row of the epoch so far, where such rows are asked for."""
+        every = self._options.log_every
+        if every is not None and self._position.step % every == 0:
+            self._enter(None)
+
     def _record(self) -> None:
         """Evaluate, enter a row, and remember the network if it is the best so far."""
-        position, processes = self._position, self._processes
+        processes = self._processes
         processes.average_buffers(list(self._network.statistics.values()))
-        loss, accuracy = self._means(processes.total(self._sums))
         score = None
         if self._validation is not None:
             changes, size = self._method.evaluation(), self._options.batch
@@ -289,6 +296,11 @@ class Trainer:
                 self._network, self._objective, self._validation, size, processes, changes
             )
             self._keep(score)
+        self._enter(score)
+
+    def _enter(self, score: Score | None) -> None:
+        position = self._position
+        loss, accuracy = self._means(self._processes.total(self._sums))
         row: Row = {
             "step": position.step,
             "epoch": position.epoch,

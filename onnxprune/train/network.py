@@ -16,7 +16,12 @@ from onnxprune.names import fresh
 from onnxprune.train.graph import Graph, read_graph
 from onnxprune.train.layers import LinearLayer, linear_layers
 from onnxprune.train.operators import Node, Operator
-from onnxprune.train.roles import known_operator, running_statistics, trained
+from onnxprune.train.roles import (
+    known_operator,
+    running_statistics,
+    shape_constants,
+    trained,
+)
 
 Tap = Callable[[Tensor], Tensor]
 Taps = Mapping[str, Tap]
@@ -44,6 +49,21 @@ class _Step:
     operator: Operator
     inputs: tuple[str, ...]
     last: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """An evaluation of the graph, or of a part of it.
+
+    Attributes:
+        steps: the nodes, in the graph's order.
+        inputs: names of the graph's inputs that are needed.
+        constants: names of the constants that are.
+    """
+
+    steps: tuple[_Step, ...]
+    inputs: tuple[str, ...]
+    constants: tuple[str, ...]
 
 
 class TrainableNetwork(nn.Module):
@@ -78,7 +98,7 @@ class TrainableNetwork(nn.Module):
         self._buffer_keys: dict[str, str] = {}
         self._numbers: dict[str, Tensor] = {}
         self._substitutes: dict[str, nn.Module] = {}
-        self._plans: dict[tuple[tuple[str, ...], frozenset[str]], tuple[_Step, ...]] = {}
+        self._plans: dict[tuple[tuple[str, ...], frozenset[str]], _Plan] = {}
         self._statistics = tuple(dict.fromkeys(running_statistics(self.graph)))
         self._register()
         self._known = self._names()
@@ -92,6 +112,7 @@ class TrainableNetwork(nn.Module):
             for place, name in enumerate(node.inputs)
             if place not in known_operator(node).values
         }
+        read_as_tensor -= shape_constants(self.graph)
         weights = set(trained(self.graph))
         for name, value in self.graph.constants.items():
             key = fresh(name.replace(".", "/") or "constant", taken)
@@ -172,13 +193,20 @@ class TrainableNetwork(nn.Module):
             OnnxPruneError: a node cannot be computed on what it is given.
         """
         targets = self.output_names if wanted is None else tuple(wanted)
-        self._check_names([*taps, *absent, *targets])
-        steps = self._plan(targets, frozenset(absent))
+        plan = self._plan(targets, frozenset(absent))
+        self._check_names(taps)
         self.graph.mode.training = self.training
-        values = self._inputs(feed, taps, steps, targets)
-        for step in steps:
-            self._compute(step, values, taps)
-        return {name: self._value(name, values) for name in targets}
+        values = {name: self._constant(name) for name in plan.constants}
+        for name in plan.inputs:
+            if name not in feed:
+                raise ValueError(f"the feed lacks the input '{name}'")
+            value = feed[name]
+            half = value.dtype in (torch.float16, torch.bfloat16)
+            values[name] = self._tapped(name, value.float() if half else value, taps)
+        elsewhere = any(value.device.type != "cpu" for value in values.values())
+        for step in plan.steps:
+            self._compute(step, values, taps, elsewhere)
+        return {name: values[name] for name in targets}
 
     def cut(self, absent: Collection[str]) -> None:
         """Take tensors out of the graph for good, with all that only they need.
@@ -233,37 +261,18 @@ class TrainableNetwork(nn.Module):
         if unknown:
             raise ValueError(f"the graph has no tensor '{unknown[0]}'")
 
-    def _inputs(
-        self,
-        feed: Mapping[str, Tensor],
-        taps: Taps,
-        steps: Sequence[_Step],
-        targets: Sequence[str],
-    ) -> dict[str, Tensor]:
-        needed = {name for step in steps for name in step.inputs} | set(targets)
-        values: dict[str, Tensor] = {}
-        for name in self.input_names:
-            if name not in needed:
-                continue
-            if name not in feed:
-                raise ValueError(f"the feed lacks the input '{name}'")
-            value = feed[name]
-            if value.dtype in (torch.float16, torch.bfloat16):
-                value = value.float()
-            values[name] = taps[name](value) if name in taps else value
-        return values
-
-    def _plan(self, targets: tuple[str, ...], absent: frozenset[str]) -> tuple[_Step, ...]:
-        """The nodes that the targets need, in the graph's order."""
+    def _plan(self, targets: tuple[str, ...], absent: frozenset[str]) -> _Plan:
+        """The nodes that the targets need."""
         found = self._plans.get((targets, absent))
         if found is None:
+            self._check_names([*absent, *targets])
             found = self._new_plan(targets, absent)
             if len(self._plans) >= PLANS:
                 self._plans.pop(next(iter(self._plans)))
             self._plans[targets, absent] = found
         return found
 
-    def _new_plan(self, targets: tuple[str, ...], absent: frozenset[str]) -> tuple[_Step, ...]:
+    def _new_plan(self, targets: tuple[str, ...], absent: frozenset[str]) -> _Plan:
         if absent & set(targets):
             raise ValueError(f"'{min(absent & set(targets))}' is wanted and absent")
         needed, later = set(targets), set(targets)
@@ -281,25 +290,32 @@ class TrainableNetwork(nn.Module):
             steps.append(_Step(node, known_operator(node), inputs, tuple(read - later)))
             later |= read
             needed |= set(inputs)
-        return tuple(reversed(steps))
+        return _Plan(
+            tuple(reversed(steps)),
+            tuple(name for name in self.input_names if name in needed),
+            tuple(name for name in self.graph.constants if name in needed),
+        )
 
-    def _compute(self, step: _Step, values: dict[str, Tensor], taps: Taps) -> None:
-        inputs = [self._value(name, values) if name else None for name in step.inputs]
+    def _compute(self, step: _Step, values: dict[str, Tensor], taps: Taps, elsewhere: bool) -> None:
+        inputs = [values[name] if name else None for name in step.inputs]
         if len(inputs) == 1 and len(step.node.inputs) > 1 and step.node.op in JOINS:
             result: object = inputs[0]
         else:
-            result = self._run(step, inputs)
+            result = self._run(step, _together(step, inputs) if elsewhere else inputs)
             self.executed[step.node.name] += 1
         results = result if isinstance(result, tuple) else (result,)
         for name, value in zip(step.node.outputs, results, strict=False):
             if name and isinstance(value, Tensor):
-                values[name] = taps[name](value) if name in taps else value
+                values[name] = self._tapped(name, value, taps)
         for name in step.last:
             values.pop(name, None)
 
+    def _tapped(self, name: str, value: Tensor, taps: Taps) -> Tensor:
+        return taps[name](value) if name in taps else value
+
     def _run(self, step: _Step, inputs: list[Tensor | None]) -> object:
         try:
-            return step.operator.function(step.node, *_together(step, inputs))
+            return step.operator.function(step.node, *inputs)
         except UnsupportedModelError:
             raise
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
@@ -309,33 +325,27 @@ class TrainableNetwork(nn.Module):
                 f"{shapes}: {error}"
             ) from error
 
-    def _value(self, name: str, values: dict[str, Tensor]) -> Tensor:
-        if name in values:
-            return values[name]
-        if name in self.weights:
-            values[name] = self.effective(name)
-            return values[name]
-        return self._constant(name)
-
     def _constant(self, name: str) -> Tensor:
+        """A weight as it is computed with, or another constant."""
+        if name in self.weights:
+            return self.effective(name)
         key = self._buffer_keys.get(name)
-        return self._numbers[name] if key is None else self.get_buffer(key)
+        if key is None:
+            return self._numbers[name]
+        buffer = self._buffers[key]
+        assert buffer is not None
+        return buffer
 
 
 def _together(step: _Step, inputs: list[Tensor | None]) -> list[Tensor | None]:
-    """The inputs on one device, but for those that are read as numbers: these stay with the CPU."""
-    places = range(len(inputs))
-    devices = {
-        x.device
-        for place in places
-        if (x := inputs[place]) is not None and place not in step.operator.values
-    }
-    if not any(x is not None and x.device.type != "cpu" for x in inputs):
-        return inputs
-    home = next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
+    """The inputs on one device, but for those that are read as numbers: these stay with the CPU.
+
+    Shapes and what is computed from them stay there, too, until they meet something else.
+    """
+    numbers, cpu = step.operator.values, torch.device("cpu")
+    devices = [x.device for place, x in enumerate(inputs) if x is not None and place not in numbers]
+    home = next((device for device in devices if device.type != "cpu"), cpu)
     return [
-        None
-        if (x := inputs[place]) is None
-        else x.to("cpu" if place in step.operator.values else home)
-        for place in places
+        x if x is None else x.to(cpu if place in numbers else home)
+        for place, x in enumerate(inputs)
     ]

@@ -56,6 +56,7 @@ class TrainOptions:
         checkpoint_seconds: write it at the end of every epoch, and after so much time within one.
         resume: go on from the checkpoint.
         log: file of the history, .csv or .jsonl.
+        log_every: steps after which a row is entered within an epoch; None for none.
         progress: whether bars are shown on a terminal.
     """
 
@@ -87,6 +88,7 @@ class TrainOptions:
     checkpoint_seconds: float = 600.0
     resume: bool = False
     log: Path | None = None
+    log_every: int | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -101,7 +103,7 @@ class TrainOptions:
             raise ValueError(f"{self.log}: name a log that ends in {' or '.join(LOGS)}")
 
     def _check_numbers(self) -> None:
-        for name in ("epochs", "batch"):
+        for name in ("epochs", "batch", "log_every"):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise ValueError(f"{name} is at least 1, not {count}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +65,7 @@ class LabelledSamples:
     def labels(self) -> IndexArray:
         """The class of every sample, shape (samples,)."""
         if self._held is not None:
-            return self._held[LABELS]
+            return self._held[LABELS].astype(np.int64)
         store, selected = self._samples.store, self._samples.selected
         if isinstance(store, _Labelled):
             return store.labels[selected]
@@ -88,7 +91,8 @@ class LabelledSamples:
 
 
 def _part(feed: Feed) -> Part:
-    return Part({name: array for name, array in feed.items() if name != LABELS}, feed[LABELS])
+    inputs = {name: array for name, array in feed.items() if name != LABELS}
+    return Part(inputs, feed[LABELS].astype(np.int64, copy=False))
 
 
 def _held(samples: Calibration, progress: bool) -> Feed | None:
@@ -155,7 +159,6 @@ def load_labelled(
         TrainingError: there are no labels, or they do not fit the samples.
         CalibrationError: the samples do not fit the model.
     """
-    label = InputSpec(LABELS, (None,), np.dtype(np.int64))
     if any(spec.name == LABELS for spec in inputs):
         raise TrainingError(
             f"the model has an input named '{LABELS}', which is what the classes of samples are "
@@ -164,7 +167,7 @@ def load_labelled(
     if labels is None:
         folders = _class_folders(source)
         if folders is None:
-            _require_labels(source)
+            label = InputSpec(LABELS, (None,), _label_type(source))
             samples = load_calibration(source, [*inputs, label], preprocessing=preprocessing)
             return LabelledSamples(samples, progress)
     samples = load_calibration(source, inputs, preprocessing=preprocessing)
@@ -174,27 +177,44 @@ def load_labelled(
         else folders
     )
     assert classes is not None
+    label = InputSpec(LABELS, (None,), np.dtype(np.int64))
     store = _Labelled(samples.store, classes)
     return LabelledSamples(Calibration(store, [*inputs, label]), progress)
 
 
-def _require_labels(source: CalibrationSource) -> None:
-    """Say what to do where an .npz file or a dictionary lacks labels."""
+def _label_type(source: CalibrationSource) -> np.dtype[Any]:
+    """The type of labels: the one they are stored in if that is unsigned, as of most pictures.
+
+    Raises:
+        TrainingError: an archive or a dictionary lacks them.
+    """
     advice = f"add the class of every sample as '{LABELS}', or give them apart: --labels FILE.npy"
-    if isinstance(source, str | Path):
+    arrays: Mapping[str, object] | None = None
+    if isinstance(source, Mapping):
+        arrays, where = source, "the samples"
+    elif isinstance(source, str | Path):
         path = Path(source)
+        where = str(path)
         if path.suffix.lower() == ".npy":
             raise TrainingError(f"{path}: one array has no classes: --labels FILE.npy gives them")
-        if path.suffix.lower() == ".npz" and path.is_file():
-            try:
-                with np.load(path, allow_pickle=False) as file:
-                    names = list(file)
-            except (OSError, ValueError, EOFError):
-                return  # whoever reads the samples says what is wrong
-            if LABELS not in names:
-                raise TrainingError(f"{path}: holds no array '{LABELS}' beside {names}; {advice}")
-    elif isinstance(source, dict) and LABELS not in source:
-        raise TrainingError(f"the samples have no '{LABELS}'; {advice}")
+        files = sorted(path.rglob("*.npz"))[:1] if path.is_dir() else [path]
+        arrays = _arrays(files[0]) if files and files[0].suffix.lower() == ".npz" else None
+    if arrays is not None and LABELS not in arrays:
+        raise TrainingError(f"{where}: no array '{LABELS}' beside {sorted(arrays)}; {advice}")
+    dtype = np.asarray(None if arrays is None else arrays[LABELS]).dtype
+    return dtype if dtype.kind == "u" else np.dtype(np.int64)
+
+
+def _arrays(path: Path) -> Mapping[str, object] | None:
+    """The labels in an archive, and the names of the other arrays; None where none can be read.
+
+    Whoever reads the samples says what is wrong with it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict.fromkeys(file) | ({LABELS: file[LABELS]} if LABELS in file else {})
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
 
 
 def _class_folders(source: CalibrationSource) -> IndexArray | None:

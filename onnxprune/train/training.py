@@ -32,7 +32,16 @@ from onnxprune.validation import check_file
 
 logger = logging.getLogger(__name__)
 
-FREE = ("checkpoint", "checkpoint_seconds", "device", "keep", "labels", "log", "progress", "resume")
+FREE = (
+    "checkpoint",
+    "checkpoint_seconds",
+    "device",
+    "labels",
+    "log",
+    "log_every",
+    "progress",
+    "resume",
+)
 """Settings that may be others when a training goes on after a stop."""
 
 
