@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-import torch
+import pytest
 from micro_models import ints, whole
-from torch import Tensor
-from torch.nn import functional
 
-from onnxprune.train.method import Changes, Method, Step
-from onnxprune.train.network import TrainableNetwork
+torch = pytest.importorskip("torch")  # tests that take theirs from here skip without it
+
+from torch import Tensor  # noqa: E402
+from torch.nn import functional  # noqa: E402
+
+from onnxprune.train.method import Changes, Method, Step  # noqa: E402
+from onnxprune.train.network import TrainableNetwork  # noqa: E402
 
 VITAL, USELESS = "with_vital", "with_useless"
 """The sums of the sections that read what the labels depend on, and noise."""

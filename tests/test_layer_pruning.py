@@ -11,8 +11,7 @@ from functools import partial
 import numpy as np
 import onnx
 import pytest
-import torch
-from gated_networks import USELESS, VITAL, Run, batch, planted
+from gated_networks import USELESS, VITAL, Run, batch, planted, torch
 from micro_sections import NOT_SECTIONS, RESIDUALS
 from oracles import distance, random_feed, structure_ok
 from test_section_cut import MODELS, NORMALISED, normalised

@@ -14,8 +14,6 @@ from onnx import helper, numpy_helper
 from oracles import Subject, outputs_match, structure_ok, tolerance
 
 from onnxprune.train.gated_sections import GatedSection, Wiring, gated_sections, remaining
-from onnxprune.train.last_weights import LastWeights, last_weights
-from onnxprune.train.network import TrainableNetwork
 from onnxprune.train.section_cut import without_sections
 
 
@@ -131,39 +129,7 @@ def test_a_sum_that_is_an_output_keeps_its_name() -> None:
     assert (node.op_type, list(node.input)) == ("Identity", ["r"])
 
 
-# --- what gates need to know --------------------------------------------------------------------
-
-
-def last_of(model: onnx.ModelProto) -> list[LastWeights]:
-    network = TrainableNetwork(model)
-    return [last_weights(network, section) for section in gated_sections(model).found]
-
-
-def test_the_last_weights_end_at_the_last_layers() -> None:
-    normal = normalised(MODELS["post-activation"](), 0)
-    (section,) = last_of(normal)
-    assert section.every == ("f.scale", "f.shift", "w4", "b4")
-    assert section.outermost == ("f.scale", "f.shift")
-    (plain,) = last_of(MODELS["layer scale"]())
-    assert (plain.every, plain.outermost) == (("scale", "b2", "w2"),) * 2
-    (divided,) = last_of(MODELS["scaled and shifted"]())
-    assert divided.every == ("few", "scale", "w4", "b4")
-
-
-@pytest.mark.parametrize("name", RESIDUALS)
-def test_a_branch_vanishes_with_its_last_weights(name: str) -> None:
-    rng = np.random.default_rng(0)
-    base = MODELS[name]()
-    model = normalised(base, 0) if name in NORMALISED else base
-    limit = tolerance(Subject(model).network)
-    for section, last in zip(gated_sections(model).found, last_of(model), strict=True):
-        for chosen in (last.every, last.outermost):
-            zeroed = onnx.ModelProto.FromString(model.SerializeToString())
-            for tensor in zeroed.graph.initializer:
-                if tensor.name in chosen:
-                    zeros = np.zeros_like(numpy_helper.to_array(tensor))
-                    tensor.CopyFrom(numpy_helper.from_array(zeros, tensor.name))
-            outputs_match(zeroed, without_sections(model, [section]), limit, rng)
+# --- what is left and what is not ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["nested", "attention and feed-forward", "sum of two layers"])

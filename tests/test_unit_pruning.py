@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
-from gated_networks import Run, drawn
+from gated_networks import Run, drawn, torch
 from micro_models import positive, whole
 from micro_sections import RESIDUALS
 from oracles import distance, random_feed, structure_ok

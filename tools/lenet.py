@@ -45,7 +45,13 @@ class _Builder:
         return made
 
     def layer(
-        self, op: str, name: str, data: str, shape: tuple[int, ...], output: str = "", **given: object
+        self,
+        op: str,
+        name: str,
+        data: str,
+        shape: tuple[int, ...],
+        output: str = "",
+        **given: object,
     ) -> str:
         weight = self._rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
         for what, values in (("weight", weight), ("bias", np.zeros(shape[0]))):

@@ -57,7 +57,12 @@ def _add_flags(parser: argparse._ActionsContainer, what: str, default: GateOptio
         ("warmup", "SHARE", float, "part of the training in which theta stays where it is"),
         ("every", "STEPS", int, "from one measurement to the next"),
         ("tolerance", "X", float, f"theta up to which a {what} may be pruned"),
-        ("decay", "SHARE", float, f"of its last weights that a {what} loses in a step it is off in"),
+        (
+            "decay",
+            "SHARE",
+            float,
+            f"of its last weights that a {what} which is off loses in a step",
+        ),
         ("decayed", "SHARE", float, "of these weights that may be left when it is pruned"),
         ("tests", "N", int, "in a row that it has to pass"),
         ("test-every", "STEPS", int, "from one test to the next"),

@@ -287,6 +287,24 @@ class LayerPruning(Backpropagation):
             **{f"theta {name}": theta for name, theta in self.theta.items()},
         }
 
+    def notes(self) -> Sequence[str]:
+        """What was cut, what was not decided, and what of the full passes was computed."""
+        theta, tolerance = self.theta, self._options.tolerance
+        gone = [name for name, own in theta.items() if own < UNDECIDED]
+        open_ends = [
+            f"{name} ({own:.2f})" for name, own in theta.items() if tolerance < own < 1 - tolerance
+        ]
+        executed = self.columns()["executed"]
+        left = f"sections: {len(theta) - len(gone)} of {len(theta)} left"
+        lines = [f"{left}, {executed:.1%} of the MACs of full training executed"]
+        lines += [f"cut: {', '.join(gone)}"] if gone else []
+        if open_ends:
+            lines.append(
+                f"note: theta is neither near 0 nor 1 for {', '.join(open_ends)}; they are cut "
+                "below one half. Train longer, or with a larger --section-rate"
+            )
+        return lines
+
     def state_dict(self) -> dict[str, Any]:
         """Gates, tests and what was pruned."""
         return {

@@ -2,9 +2,9 @@
 
 A skip S is a 1 x 1 convolution, a product, or every s-th position. What it reads, t, is a linear
 layer, or a sum of them: W_1 x_1 + b_1 + W_2 x_2 + ... If nothing else reads t, S t + c is
-(S W_1) x_1 + (S W_2) x_2 + ... with S b_1 + ... + c as the bias: the skip is gone, with the depth it
-stood for. BatchNorms behind the layers are folded into them by their running statistics, so this
-is for networks that have been trained.
+(S W_1) x_1 + (S W_2) x_2 + ... with S b_1 + ... + c as the bias: the skip is gone, with the depth
+it stood for. BatchNorms behind the layers are folded into them by their running statistics, so
+this is for networks that have been trained.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ through taps, absent tensors, substitutes for weights, and gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -94,6 +94,9 @@ class Method(Protocol):
     def finish(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """The model to save, from the one with the trained weights written back."""
 
+    def notes(self) -> Sequence[str]:
+        """What to tell the user of the result, a line each."""
+
 
 class Backpropagation:
     """Training as it is: a method that adds nothing, and the base of those that add something."""
@@ -134,3 +137,7 @@ class Backpropagation:
     def finish(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """The model as it is."""
         return model
+
+    def notes(self) -> Sequence[str]:
+        """Nothing."""
+        return ()

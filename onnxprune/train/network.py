@@ -221,7 +221,7 @@ class TrainableNetwork(nn.Module):
         self._check_names(absent)
         stands_for: dict[str, str] = {}
         nodes = []
-        for step in self._plan(self.output_names, frozenset(absent)):
+        for step in self._plan(self.output_names, frozenset(absent)).steps:
             inputs = tuple(stands_for.get(name, name) for name in step.inputs)
             alone = len(inputs) == 1 and len(step.node.inputs) > 1
             if alone and step.node.outputs[0] not in self.output_names:

@@ -53,11 +53,13 @@ class TrainingResult:
         model: the model.
         fitted: how it was trained.
         leads: whether this is the process that writes.
+        notes: what the method says of it.
     """
 
     model: onnx.ModelProto = field(repr=False)
     fitted: Fitted
     leads: bool
+    notes: tuple[str, ...]
     _original: onnx.ModelProto = field(repr=False)
     _sample: Feed = field(repr=False)
 
@@ -79,8 +81,9 @@ class TrainingResult:
         fitted = self.fitted
         steps = int(fitted.rows[-1]["step"] or 0)
         lines = [f"trained for {steps} steps in {fitted.seconds:.1f} s"]
+        lines += self.notes
         if fitted.before is None or fitted.after is None:
-            return lines[0]
+            return "\n".join(lines)
         rows = [["", "before", "after"]]
         rows += [["validation accuracy", *map(_share, (fitted.before, fitted.after))]]
         rows += [["validation loss", f"{fitted.before.loss:.4f}", f"{fitted.after.loss:.4f}"]]
@@ -169,7 +172,7 @@ def _train(
     fitted = trainer.run()
     network.to("cpu")
     result = method.finish(write_back(original, network))
-    return TrainingResult(result, fitted, group.leads, original, part.feed)
+    return TrainingResult(result, fitted, group.leads, tuple(method.notes()), original, part.feed)
 
 
 def _selections(

@@ -13,7 +13,7 @@ All units are computed while training goes on. Source: Guenter and Sideris, arXi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -169,6 +169,17 @@ class UnitPruning(Backpropagation):
             **{f"units {name}": float(kept[gates].sum()) for name, gates in groups.items()},
             **{f"theta {name}": float(theta[gates].mean()) for name, gates in groups.items()},
         }
+
+    def notes(self) -> Sequence[str]:
+        """How many units are left, and what was not decided."""
+        kept, open_ends = self._kept(), int(self.columns()["undecided"])
+        lines = [f"units: {int(kept.sum())} of {kept.size} left"]
+        if open_ends:
+            lines.append(
+                f"note: theta is neither near 0 nor 1 for {open_ends} units; they are cut below "
+                "one half. Train longer, or with a larger --unit-rate"
+            )
+        return lines
 
     def state_dict(self) -> dict[str, Any]:
         """Gates, tests and what was pruned."""
