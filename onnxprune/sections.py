@@ -23,6 +23,31 @@ from onnxprune.linear_map import LinearMap, results
 from onnxprune.network import ChannelGroup, Network
 from onnxprune.tails import BlockedError, Tail, TailFinder
 
+LINEAR_OPS = frozenset(
+    {
+        "Add",
+        "AveragePool",
+        "BatchNormalization",
+        "Concat",
+        "Conv",
+        "ConvTranspose",
+        "Dropout",
+        "Flatten",
+        "Gemm",
+        "GlobalAveragePool",
+        "Identity",
+        "MatMul",
+        "Pad",
+        "ReduceMean",
+        "Reshape",
+        "Slice",
+        "Squeeze",
+        "Sub",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+"""Operators of shortcuts: with constant weights they are linear, or affine."""
 FUSED_JOINS = ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SkipGroupNorm")
 
 
@@ -191,7 +216,7 @@ class _Walk:
             read = _read(branch)
             starts = [t for t in read if id(t) in ancestors[1 - operand]]
             if self._weights(branch) and starts:
-                candidates.append((self._weights(branch), operand, branch, read))
+                candidates.append((self._size(branch), operand, branch, read))
             elif id(join.inputs[1 - operand]) in ancestors[operand] and self._weights(
                 _nodes_of(join.inputs[operand], ancestors[1 - operand])
             ):
@@ -233,6 +258,10 @@ class _Walk:
 
     def _is_seen(self, node: gs.Node) -> bool:
         return any(id(tensor) in self._outside for tensor in node.outputs)
+
+    def _size(self, nodes: Sequence[gs.Node]) -> tuple[int, bool]:
+        """What tells a branch from its shortcut: more linear maps, or anything but linear maps."""
+        return self._weights(nodes), any(node.op not in LINEAR_OPS for node in nodes)
 
     def _weights(self, nodes: Iterable[gs.Node]) -> int:
         """How many linear maps there are among nodes."""

@@ -131,6 +131,7 @@ def test_labels_validation_and_changes_in_files_of_their_own(folder: Path) -> No
         (("--history", "train.npz.csv", "--checkpoint", "train.npz.csv"), "would overwrite"),
         (("--checkpoint", "in.onnx"), "--checkpoint would overwrite IN"),
         (("--method", "magic"), "invalid choice"),
+        (("--method", "unit-pruning", "--statistics", "m.npz"), "cuts the network on the way"),
     ],
 )
 def test_wrong_usage(folder: Path, capsys, words, message: str) -> None:

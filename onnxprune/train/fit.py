@@ -29,6 +29,7 @@ from onnxprune.train.optimizer import make_optimizer
 from onnxprune.train.options import TrainOptions
 from onnxprune.train.pace import Pace
 from onnxprune.train.records import Fitted, row_of
+from onnxprune.train.repeated_draws import RepeatedDraws
 from onnxprune.train.schedule import SCHEDULES
 
 LOOKS = 16
@@ -128,7 +129,7 @@ class Trainer:
             group["lr"] = step.rate
         self._optimizer.zero_grad(set_to_none=True)
         self._network.train()
-        self._descend(step, batches, self._method.before_forward(step))
+        step = replace(step, value=self._descend(step, batches, self._method.before_forward(step)))
         self._processes.add_gradients(self._parameters)
         self._scaler.unscale_(self._optimizer)
         self._method.after_backward(step)
@@ -137,18 +138,38 @@ class Trainer:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._method.after_step(step)
+        self._drop_cut()
 
-    def _descend(self, step: Step, batches: Sequence[Batch], changes: Changes) -> None:
-        """The gradient of the mean loss over all samples of all processes, and of the penalty."""
+    def _descend(self, step: Step, batches: Sequence[Batch], changes: Changes) -> Tensor:
+        """The gradient of the mean loss over all samples of all processes, and of the penalty.
+
+        Returns:
+            The mean loss over this process's samples.
+        """
         own = float(sum(map(len, batches)))
         count = self._processes.total(torch.tensor(own, device=self._processes.device))
+        summed = torch.zeros((), device=self._processes.device)
         for batch in batches:
             loss, right = self._forward(batch, changes)
             torch.autograd.backward(self._scaler.scale(loss / count))
+            summed += loss.detach()
             self._sums += torch.stack([loss.detach(), right, torch.full_like(right, len(batch))])
         penalty = self._method.penalty(step)
         if isinstance(penalty, Tensor):
             torch.autograd.backward(self._scaler.scale(penalty / self._processes.count))
+        return summed / own
+
+    def _drop_cut(self) -> None:
+        """Forget weights that a method has cut out of the network; all else keeps its state."""
+        left = {id(parameter) for parameter in self._network.parameters()}
+        if len(left) >= len(self._parameters):
+            return
+        self._parameters = [p for p in self._parameters if id(p) in left]
+        for group in self._optimizer.param_groups:
+            for parameter in group["params"]:
+                if id(parameter) not in left:
+                    self._optimizer.state.pop(parameter, None)
+            group["params"] = [p for p in group["params"] if id(p) in left]
 
     def _forward(self, batch: Batch, changes: Changes) -> tuple[Tensor, Tensor]:
         kind = AUTOCAST.get(self._options.precision)
@@ -157,15 +178,24 @@ class Trainer:
 
     def _described(self, batches: Sequence[Batch]) -> Step:
         """The step as the method sees it."""
+        draws = RepeatedDraws(self._processes.device)
 
         def loss(changes: Changes) -> Tensor:
             mode = self._network.graph.mode
             mode.updating = False
             try:
-                losses = [self._forward(batch, changes)[0] for batch in batches]
+                with draws.again():
+                    losses = [self._forward(batch, changes)[0] for batch in batches]
             finally:
                 mode.updating = True
             return torch.stack(losses).sum() / sum(map(len, batches))
+
+        def gradient(tensor: Tensor) -> Tensor | None:
+            if tensor.grad is None:
+                return None
+            whole = self._processes.total(tensor.grad) / self._scaler.get_scale()
+            skipped = self._scaler.is_enabled() and not bool(torch.isfinite(whole).all())
+            return None if skipped else whole
 
         done = self._pace.done(self._position)
         share = SCHEDULES[self._options.schedule](done, self._options.warmup)
@@ -177,6 +207,7 @@ class Trainer:
             loss,
             share * self._options.largest_rate,
             self._processes.average,
+            gradient,
         )
 
     def _batches(self, indices: IndexArray, rng: np.random.Generator) -> Iterator[Batch]:
@@ -291,10 +322,11 @@ class Trainer:
         assert self._options.checkpoint is not None
         device = self._processes.device
         found = load_checkpoint(self._options.checkpoint, self._settings, device)
+        self._method.load_state_dict(found.method)  # it cuts what it had cut
+        self._drop_cut()
         self._network.load_state_dict(found.network)
         self._optimizer.load_state_dict(found.optimizer)
         self._scaler.load_state_dict(found.scaler)
-        self._method.load_state_dict(found.method)
         self._position, self._best = found.position, found.best
         if self._processes.leads:  # the sums are of the process that wrote them
             self._sums = torch.tensor(found.position.sums, dtype=torch.float64, device=device)

@@ -7,7 +7,7 @@ through taps, absent tensors, substitutes for weights, and gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -40,10 +40,14 @@ class Step:
         feed: the batch, input name -> tensor.
         labels: the classes of its samples, shape (samples,); None where none are learnt.
         loss: the mean loss on the batch with other changes, differentiable; each call is one more
-            forward pass, in which BatchNormalization leaves its running statistics as they are.
+            forward pass, in which BatchNormalization leaves its running statistics as they are and
+            Dropout drops what it does in the step's own pass.
         rate: the learning rate.
         average: a tensor's mean over all processes that train together, each on its part of the
             batch; what a method estimates from its batch has to go through it.
+        gradient: the gradient of the mean loss by a tensor that is no weight, after the backward
+            pass, over all processes; None without one, or where a step in half precision overflows.
+        value: the mean loss of the step's own pass on this process's part, after the backward pass.
     """
 
     number: int
@@ -53,6 +57,8 @@ class Step:
     loss: Callable[[Changes], Tensor]
     rate: float
     average: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    gradient: Callable[[Tensor], Tensor | None] = lambda tensor: tensor.grad
+    value: Tensor | None = None
 
 
 class Method(Protocol):
@@ -87,6 +93,9 @@ class Method(Protocol):
 
     def finish(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """The model to save, from the one with the trained weights written back."""
+
+    def notes(self) -> Sequence[str]:
+        """What to tell the user of the result, a line each."""
 
 
 class Backpropagation:
@@ -128,3 +137,7 @@ class Backpropagation:
     def finish(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """The model as it is."""
         return model
+
+    def notes(self) -> Sequence[str]:
+        """Nothing."""
+        return ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import onnx
@@ -101,11 +101,7 @@ class TrainableNetwork(nn.Module):
         self._plans: dict[tuple[tuple[str, ...], frozenset[str]], _Plan] = {}
         self._statistics = tuple(dict.fromkeys(running_statistics(self.graph)))
         self._register()
-        self._known = {
-            *self.graph.inputs,
-            *self.graph.constants,
-            *(name for node in self.graph.nodes for name in node.outputs),
-        }
+        self._known = self._names()
 
     def _register(self) -> None:
         """Enter every constant as a parameter, a buffer, or plain numbers."""
@@ -218,6 +214,54 @@ class TrainableNetwork(nn.Module):
         for step in plan.steps:
             self._compute(step, values, taps, elsewhere)
         return {name: values[name] for name in targets}
+
+    def cut(self, absent: Collection[str]) -> None:
+        """Take tensors out of the graph for good, with all that only they need.
+
+        The forward pass computes what it did with them absent; readers of a sum of which one
+        operand is left read that operand. Weights, running statistics and other constants that the
+        outputs do not need any more are the network's no longer.
+
+        Raises:
+            ValueError: a name is not known, or something other than a sum needs one.
+        """
+        self._check_names(absent)
+        stands_for: dict[str, str] = {}
+        nodes = []
+        for step in self._plan(self.output_names, frozenset(absent)).steps:
+            inputs = tuple(stands_for.get(name, name) for name in step.inputs)
+            alone = len(inputs) == 1 and len(step.node.inputs) > 1
+            if alone and step.node.outputs[0] not in self.output_names:
+                stands_for[step.node.outputs[0]] = inputs[0]
+            else:
+                op = "Identity" if alone else step.node.op
+                nodes.append(replace(step.node, op=op, inputs=inputs))
+        self.graph.nodes = nodes
+        self._plans.clear()
+        read = {name for node in self.graph.nodes for name in node.inputs} | set(self.output_names)
+        for name in [name for name in self.graph.constants if name not in read]:
+            del self.graph.constants[name]
+            self._forget(name)
+        self._statistics = tuple(name for name in self._statistics if name in read)
+        self._known = self._names()
+
+    def _forget(self, name: str) -> None:
+        """Remove a constant, and what stands for it."""
+        weight = self.weights.pop(name, None)
+        if weight is not None:
+            key = next(key for key, own in self._parameters.items() if own is weight)
+            del self._parameters[key]
+        if self._substitutes.pop(name, None) is not None:
+            delattr(self, f"of:{name.replace('.', '/')}")
+        buffer = self._buffer_keys.pop(name, None)
+        if buffer is not None:
+            delattr(self, buffer)
+        self._numbers.pop(name, None)
+
+    def _names(self) -> set[str]:
+        """Names of all tensors."""
+        made = (name for node in self.graph.nodes for name in node.outputs)
+        return {*self.graph.inputs, *self.graph.constants, *made}
 
     def _check_names(self, names: Iterable[str]) -> None:
         unknown = [name for name in names if name not in self._known]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,6 +135,10 @@ class OnlineMoments:
     def finish(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """The other method's."""
         return self._method.finish(model)
+
+    def notes(self) -> Sequence[str]:
+        """The other method's."""
+        return self._method.notes()
 
     def moments(self, model: onnx.ModelProto, samples: Mapping[str, Array]) -> SavedMoments:
         """What was learnt, as moments of a finished model.

@@ -101,6 +101,11 @@ class TrainOptions:
             raise ValueError("training ends after a number of epochs or a time, not both")
         if self.resume and self.checkpoint is None:
             raise ValueError("to resume, name the checkpoint")
+        if self.statistics and METHODS[self.method].cuts:
+            raise ValueError(
+                f"statistics are not learnt by {self.method}, which cuts the network on the way: "
+                "train what it wrote once more by another method, and ask for them there"
+            )
         if self.history is not None and self.history.suffix.lower() not in LOGS:
             raise ValueError(f"{self.history}: name a history that ends in {' or '.join(LOGS)}")
 

@@ -56,6 +56,7 @@ class TrainingResult:
         model: the model.
         fitted: how it was trained.
         leads: whether this is the process that writes.
+        notes: what the method says of it.
         statistics: the moments that were learnt on the way, if they were asked for and the weights
             are not those of the start.
     """
@@ -63,6 +64,7 @@ class TrainingResult:
     model: onnx.ModelProto = field(repr=False)
     fitted: Fitted
     leads: bool
+    notes: tuple[str, ...]
     _original: onnx.ModelProto = field(repr=False)
     _sample: Feed = field(repr=False)
     statistics: SavedMoments | None = field(default=None, repr=False)
@@ -99,8 +101,9 @@ class TrainingResult:
         fitted = self.fitted
         steps = int(fitted.rows[-1]["step"] or 0)
         lines = [f"trained for {steps} steps in {fitted.seconds:.1f} s"]
+        lines += self.notes
         if fitted.before is None or fitted.after is None:
-            return lines[0]
+            return "\n".join(lines)
         rows = [["", "before", "after"]]
         rows += [["validation accuracy", *map(_share, (fitted.before, fitted.after))]]
         rows += [["validation loss", f"{fitted.before.loss:.4f}", f"{fitted.after.loss:.4f}"]]
@@ -138,7 +141,9 @@ def train(
         TrainingError: labels do not fit, there is nothing to train, or the loss goes astray.
     """
     options = options or TrainOptions()
-    original = model if isinstance(model, onnx.ModelProto) else load(model)
+    entry, seeded = METHODS[options.method], {**options.method_settings, "seed": options.seed}
+    given = model if isinstance(model, onnx.ModelProto) else load(model)
+    original = entry.prepare(given, seeded)
     network = TrainableNetwork(original)
     if not network.weights:
         raise TrainingError("the model has no weights to train: none of its constants acts as one")
@@ -171,7 +176,8 @@ def _train(
     objective.check(samples.labels, "the samples")
     if validation is not None and isinstance(validation.source, LabelledSamples):
         objective.check(validation.source.labels, "the validation samples")
-    method = METHODS[options.method].make(network, original, options.method_settings)
+    run = {"samples": len(training.indices), "seed": options.seed}
+    method = METHODS[options.method].make(network, original, {**options.method_settings, **run})
     watching = OnlineMoments(method, network, original) if options.statistics else None
     trainer = Trainer(
         network,
@@ -191,7 +197,8 @@ def _train(
     if watching is not None and fitted.step:
         few = few_samples(validation or training, samples.batch_extent or 1)
         learnt = watching.moments(result, few)
-    return TrainingResult(result, fitted, group.leads, original, part.feed, learnt)
+    notes = tuple(method.notes())
+    return TrainingResult(result, fitted, group.leads, notes, original, part.feed, learnt)
 
 
 def _selections(
