@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ from onnxprune.statistics import collect  # noqa: E402
 from onnxprune.train.method import Backpropagation, Changes, Step  # noqa: E402
 from onnxprune.train.network import TrainableNetwork  # noqa: E402
 from onnxprune.train.online_moments import OnlineMoments  # noqa: E402
+from onnxprune.train.options import TrainOptions  # noqa: E402
 from onnxprune.train.sampled_rows import RowSampler  # noqa: E402
+from onnxprune.train.training import train  # noqa: E402
 
 FRACTION = 0.5
 
@@ -193,3 +196,28 @@ def test_what_a_finished_model_no_longer_reads_is_left_out() -> None:
     found = method.moments(narrower, {"x": x})
     assert found.digest != learnt.digest
     assert [spec.tensor for spec in found.grams] == ["f"]
+
+
+def test_the_best_weights_have_the_moments_of_their_step() -> None:
+    """Not those of the last one: the transforms are restored with the weights."""
+    model = load(MODELS / "mlp_digits.onnx")
+    data = {"input": digits("digits_test.npz")[:200], "labels": digits("digits_test.npz", "labels")}
+    data["labels"] = data["labels"][:200]
+    options = TrainOptions(
+        epochs=3, batch=50, rate=1e-3, schedule="constant", statistics=True, progress=False
+    )
+    evaluations = iter(range(4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OnlineMoments, "may_keep", lambda _: next(evaluations) == 1)
+        best = train(model, data, options)
+    first = train(model, data, replace(options, epochs=1, keep="last"))
+    last = train(model, data, replace(options, keep="last"))
+    assert best.fitted.step == first.fitted.step < last.fitted.step
+    assert best.statistics is not None
+    assert first.statistics is not None
+    assert last.statistics is not None
+    spec = next(iter(best.statistics.grams))
+    moments = [r.statistics.grams[spec].sums for r in (best, first, last)]
+    np.testing.assert_array_equal(moments[0], moments[1])
+    assert not np.array_equal(moments[0], moments[2])
+    assert best.statistics.samples["input"].shape == (20, 1, 8, 8)
