@@ -82,7 +82,7 @@ def overlap(one: Result, other: Result) -> float:
 def test_pruning_by_learnt_moments_agrees_with_pruning_by_those_of_the_samples() -> None:
     """The digits' perceptron, on the images that it was pruned by before."""
     model, x = load(MODELS / "mlp_digits.onnx"), digits()
-    _, learnt = watched(model, x, 300, sampler=RowSampler(0.5))
+    _, learnt = watched(model, x, 200, sampler=RowSampler(0.5))
     by_moments, by_samples = pruned(model, learnt), pruned(model, x)
     assert overlap(by_moments, by_samples) > 0.9
     assert abs(accuracy(by_moments.model) - accuracy(by_samples.model)) < 0.01
@@ -116,8 +116,9 @@ def test_they_are_the_moments_of_every_kind_of_reader(training: bool) -> None:
     """Groups and a flattened map; in training, of what Dropout has not yet dropped from."""
     x = np.random.default_rng(0).standard_normal((200, 3, 8, 8)).astype(np.float32)
     network = TrainableNetwork(DROPPED).train(training)
-    method = OnlineMoments(Backpropagation(), network, DROPPED, sampler=RowSampler(1.0, 64))
-    run(network, method, torch.tensor(x), range(300), size=200)
+    every = RowSampler(1.0, 64)
+    method = OnlineMoments(Backpropagation(), network, DROPPED, sampler=every, rate=0.1)
+    run(network, method, torch.tensor(x), range(80), size=200)
     learnt = method.moments(DROPPED, {"x": x})
     specs = plain_specs(DROPPED)
     assert list(learnt.grams) == specs
