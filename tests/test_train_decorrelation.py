@@ -340,3 +340,20 @@ def test_digits_are_learnt() -> None:
     method = Decorrelation(network, model, DecorrelationOptions(rate=1e-3))
     losses = train(network, method, images, labels, steps=200)
     assert losses[-1] < losses[0] / 3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("settings", [FAST, TRIANGULAR], ids=["patches", "triangular"])
+def test_cuda_learns_what_the_cpu_does(settings: DecorrelationOptions) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device")
+    model = NETWORKS["grouped, depthwise, residual"]()
+    x, labels = data(model)
+    learnt = []
+    for device in ("cpu", "cuda"):
+        network = TrainableNetwork(model).to(device)
+        method = Decorrelation(network, model, settings)
+        train(network, method, x.to(device), labels.to(device), steps=5)
+        learnt.append([d.transform.cpu() for d in method.decorrelators.values()])
+    for one, other in zip(*learnt, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)

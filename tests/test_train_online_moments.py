@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ from onnxprune.statistics import collect  # noqa: E402
 from onnxprune.train.method import Backpropagation, Changes, Step  # noqa: E402
 from onnxprune.train.network import TrainableNetwork  # noqa: E402
 from onnxprune.train.online_moments import OnlineMoments  # noqa: E402
+from onnxprune.train.options import TrainOptions  # noqa: E402
 from onnxprune.train.sampled_rows import RowSampler  # noqa: E402
+from onnxprune.train.training import train  # noqa: E402
 
 FRACTION = 0.5
 
@@ -79,7 +82,7 @@ def overlap(one: Result, other: Result) -> float:
 def test_pruning_by_learnt_moments_agrees_with_pruning_by_those_of_the_samples() -> None:
     """The digits' perceptron, on the images that it was pruned by before."""
     model, x = load(MODELS / "mlp_digits.onnx"), digits()
-    _, learnt = watched(model, x, 300, sampler=RowSampler(0.5))
+    _, learnt = watched(model, x, 200, sampler=RowSampler(0.5))
     by_moments, by_samples = pruned(model, learnt), pruned(model, x)
     assert overlap(by_moments, by_samples) > 0.9
     assert abs(accuracy(by_moments.model) - accuracy(by_samples.model)) < 0.01
@@ -113,8 +116,9 @@ def test_they_are_the_moments_of_every_kind_of_reader(training: bool) -> None:
     """Groups and a flattened map; in training, of what Dropout has not yet dropped from."""
     x = np.random.default_rng(0).standard_normal((200, 3, 8, 8)).astype(np.float32)
     network = TrainableNetwork(DROPPED).train(training)
-    method = OnlineMoments(Backpropagation(), network, DROPPED, sampler=RowSampler(1.0, 64))
-    run(network, method, torch.tensor(x), range(300), size=200)
+    every = RowSampler(1.0, 64)
+    method = OnlineMoments(Backpropagation(), network, DROPPED, sampler=every, rate=0.1)
+    run(network, method, torch.tensor(x), range(80), size=200)
     learnt = method.moments(DROPPED, {"x": x})
     specs = plain_specs(DROPPED)
     assert list(learnt.grams) == specs
@@ -193,3 +197,28 @@ def test_what_a_finished_model_no_longer_reads_is_left_out() -> None:
     found = method.moments(narrower, {"x": x})
     assert found.digest != learnt.digest
     assert [spec.tensor for spec in found.grams] == ["f"]
+
+
+def test_the_best_weights_have_the_moments_of_their_step() -> None:
+    """Not those of the last one: the transforms are restored with the weights."""
+    model = load(MODELS / "mlp_digits.onnx")
+    data = {"input": digits("digits_test.npz")[:200], "labels": digits("digits_test.npz", "labels")}
+    data["labels"] = data["labels"][:200]
+    options = TrainOptions(
+        epochs=3, batch=50, rate=1e-3, schedule="constant", statistics=True, progress=False
+    )
+    evaluations = iter(range(4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OnlineMoments, "may_keep", lambda _: next(evaluations) == 1)
+        best = train(model, data, options)
+    first = train(model, data, replace(options, epochs=1, keep="last"))
+    last = train(model, data, replace(options, keep="last"))
+    assert best.fitted.step == first.fitted.step < last.fitted.step
+    assert best.statistics is not None
+    assert first.statistics is not None
+    assert last.statistics is not None
+    spec = next(iter(best.statistics.grams))
+    moments = [r.statistics.grams[spec].sums for r in (best, first, last)]
+    np.testing.assert_array_equal(moments[0], moments[1])
+    assert not np.array_equal(moments[0], moments[2])
+    assert best.statistics.samples["input"].shape == (20, 1, 8, 8)
