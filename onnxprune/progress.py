@@ -35,13 +35,14 @@ def shown(
 
 
 def counter(
-    label: str, total: float | None, *, progress: bool = True, unit: str = "it"
+    label: str, total: float, *, start: float = 0, progress: bool = True, unit: str = "it"
 ) -> tqdm[NoReturn]:
     """A bar that is moved by hand.
 
     Args:
         label: what the work is.
         total: how far it goes.
+        start: how far it is already.
         progress: False for no bar at all.
         unit: what is counted.
     """
@@ -49,6 +50,7 @@ def counter(
     bar: tqdm[NoReturn] = tqdm(
         desc=label,
         total=total,
+        initial=start,
         unit=unit,
         delay=DELAY,
         leave=False,

@@ -167,6 +167,13 @@ def test_torch_stays_in_the_training_half() -> None:
     assert exactly(everything_but("train"), ("torch",)) == []
 
 
+def test_the_loop_of_training_knows_no_method():
+    loop = inside("train.fit", "train.evaluation", "train.network", "train.objective")
+    others = inside("train.methods", "train.decorrelation", "train.gates", "train.layer_pruning")
+    assert offences(loop, others) == []
+    assert offences(loop, inside("train.method")) != []
+
+
 def test_only_figures_need_matplotlib_and_only_their_command_needs_figures() -> None:
     assert exactly(everything_but("curves", "figures", "panels"), ("matplotlib",)) == []
     others = everything_but("curves", "figures", "cli.plot")

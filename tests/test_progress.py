@@ -78,6 +78,15 @@ def test_items_are_taken_one_by_one():
     assert taken == [0]
 
 
+def test_a_bar_that_is_moved_by_hand_shows_how_far_it_is_and_what_is_known():
+    with terminal() as screen, progress.counter("training", 40, start=10, unit="steps") as bar:
+        bar.update(20)
+        bar.set_postfix(loss="0.25")
+    assert "training:  75%" in screen.getvalue()
+    assert "30/40 steps" in screen.getvalue()
+    assert "left, loss=0.25" in screen.getvalue()
+
+
 def test_data_passes_show_what_they_do():
     with terminal() as screen:
         total = InProcess(progress=True).map_reduce(

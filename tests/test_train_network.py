@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from micro_models import CONVS, MICRO_MODELS, SCORES, Builder, build, floats, ints, scalar
 from onnx import helper, numpy_helper
@@ -14,6 +15,7 @@ torch = pytest.importorskip("torch")
 from onnxprune.errors import OnnxPruneError, UnsupportedModelError  # noqa: E402
 from onnxprune.runtime import Session  # noqa: E402
 from onnxprune.train.network import TrainableNetwork  # noqa: E402
+from onnxprune.train.write_back import write_back  # noqa: E402
 
 RESIDUAL = """
 s = Conv <pads=[1,1,1,1]> (x, w0)
@@ -302,6 +304,33 @@ def test_old_opsets_are_refused() -> None:
         TrainableNetwork(build("y = Relu (x)", {}, opset=6, ir=3))
 
 
+FUNCTION = """
+<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+micro (float[N,6] x) => (float[N,5] y) {
+    h = own.layer (x, w1, b1)
+    y = Gemm (h, w2, b2)
+}
+<domain: "own", opset_import: ["" : 17]>
+layer (x, w, b) => (h) { a = Gemm (x, w, b) k = Constant <value = float {0.5}> () m = Mul (a, k)
+    s = Constant <value = float[8] {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0}> () h = Mul (m, s) }
+"""
+
+
+def test_functions_are_inlined_and_what_is_passed_to_them_is_trained() -> None:
+    model = onnx.parser.parse_model(FUNCTION)
+    rng = np.random.default_rng(0)
+    for name, shape in {"w1": (6, 8), "b1": (8,), "w2": (8, 5), "b2": (5,)}.items():
+        values = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    network = TrainableNetwork(model)
+    assert set(network.weights) == {"w1", "b1", "w2", "b2"}
+    feed = {"x": rng.standard_normal((3, 6)).astype(np.float32)}
+    (wanted,) = Session(model).run(feed)
+    found = network({"x": torch.from_numpy(feed["x"])})["y"].detach().numpy()
+    assert np.allclose(found, wanted, atol=1e-5)
+    assert write_back(model, network).SerializeToString() == model.SerializeToString()
+
+
 # --- gradients and precision --------------------------------------------------------------------
 
 LAYERS: dict[str, Builder] = {
@@ -436,6 +465,24 @@ def test_linear_layers_say_what_they_read_and_by_which_weights() -> None:
 
 
 # --- another device -----------------------------------------------------------------------------
+
+NEED_VALUES = {"Compress", "Compress by a computed condition"}
+"""Micro models in which the extent of a tensor depends on what another one holds."""
+
+
+@pytest.mark.parametrize("name", sorted(set(MICRO_MODELS) - NEED_VALUES))
+def test_all_but_numbers_is_on_the_network_s_device(name: str) -> None:
+    """A device without values: nothing can be read back from it, and nothing mixed with it."""
+    model = MICRO_MODELS[name]()
+    feed = random_feed(model, np.random.default_rng(3), 2, {"shuffle of series": 10}.get(name, 9))
+    tensors = {key: torch.from_numpy(value) for key, value in feed.items()}
+    network = TrainableNetwork(model)
+    wanted = network(tensors)
+    network.to("meta")
+    found = network({key: value.to("meta") for key, value in tensors.items()})
+    for key, value in found.items():
+        assert value.device.type == "meta"
+        assert (value.shape, value.dtype) == (wanted[key].shape, wanted[key].dtype)
 
 
 @pytest.mark.gpu

@@ -56,6 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # printing comes last, and a reader such as `head` has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        print("onnxprune: interrupted; nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"onnxprune: interrupted; {str(stop) or 'nothing was written'}", file=sys.stderr)
         return EXIT_INTERRUPTED

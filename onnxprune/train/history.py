@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -102,7 +101,7 @@ def read_history(path: Path) -> list[Row]:
     if not rows or any(column not in row for row in rows for column in COLUMNS):
         raise ReportError(
             f"{path}: not the history of a training; give the file that `onnxprune train` wrote "
-            "with --log"
+            "with --history"
         )
     return rows
 
@@ -121,9 +120,3 @@ def _checked(row: Mapping[str, object]) -> Row:
             raise ValueError(f"{name} is {value!r}, which is no number")
         found[name] = value
     return found
-
-
-def last_value(rows: Sequence[Row], column: str) -> float:
-    """The last number in a column; not a number where there is none."""
-    values = [row[column] for row in rows if row.get(column) is not None]
-    return math.nan if not values or values[-1] is None else float(values[-1])

@@ -16,7 +16,12 @@ from onnxprune.names import fresh
 from onnxprune.train.graph import Graph, read_graph
 from onnxprune.train.layers import LinearLayer, linear_layers
 from onnxprune.train.operators import Node, Operator
-from onnxprune.train.roles import known_operator, running_statistics, trained
+from onnxprune.train.roles import (
+    known_operator,
+    running_statistics,
+    shape_constants,
+    trained,
+)
 
 Tap = Callable[[Tensor], Tensor]
 Taps = Mapping[str, Tap]
@@ -105,12 +110,20 @@ class TrainableNetwork(nn.Module):
     def _register(self) -> None:
         """Enter every constant as a parameter, a buffer, or plain numbers."""
         taken: set[str] = set()
+        writable = self.graph.own | set(self.graph.untied)
+        lost = [name for name in self._statistics if name not in writable]
+        if lost:
+            raise UnsupportedModelError(
+                f"the running statistics '{lost[0]}' are a constant in a function of the model: "
+                "inline its functions first, with onnx.inliner.inline_local_functions"
+            )
         read_as_tensor = {
             name
             for node in self.graph.nodes
             for place, name in enumerate(node.inputs)
             if place not in known_operator(node).values
         }
+        read_as_tensor -= shape_constants(self.graph)
         weights = set(trained(self.graph))
         for name, value in self.graph.constants.items():
             key = fresh(name.replace(".", "/") or "constant", taken)

@@ -15,6 +15,8 @@ from torch import Tensor
 from onnxprune.train.graph import Graph
 from onnxprune.train.operators import Node, Operator, find_operator
 
+MEASURES = ("Shape", "Size")
+"""Operators that say how large a tensor is; their results are in the memory of the CPU."""
 LARGEST_SHIFT = 1e4
 """Numbers beyond which a constant that is added hides things, as masks of attention do."""
 
@@ -87,6 +89,25 @@ def constant_expressions(graph: Graph) -> set[str]:
         if read and all(name in found or name in graph.constants for name in read):
             found |= set(node.outputs) - {""}
     return found
+
+
+def shape_constants(graph: Graph) -> set[str]:
+    """Names of the constants that only the arithmetic of shapes reads, which the CPU does."""
+    beside: set[str] = set()
+    uses: dict[str, list[bool]] = {}
+    for node in graph.nodes:
+        if node.op in MEASURES:
+            beside |= set(node.outputs)
+            continue
+        values = known_operator(node).values
+        read = [name for place, name in enumerate(node.inputs) if name and place not in values]
+        known = all(name in beside or name in graph.constants for name in read)
+        arithmetic = known and (not read or any(name in beside for name in read))
+        if arithmetic:
+            beside |= set(node.outputs)
+        for name in read:
+            uses.setdefault(name, []).append(arithmetic)
+    return {name for name in graph.constants if name in uses and all(uses[name])}
 
 
 def known_operator(node: Node) -> Operator:
