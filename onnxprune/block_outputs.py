@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-import onnx_graphsurgeon as gs
+import onnx
 
 from onnxprune.arrays import IndexArray
 from onnxprune.network import Network
 from onnxprune.plan import Plan
 from onnxprune.rewrite import Cut, kept_channels
+from onnxprune.sections import find_sections
 
 JOINS = ("Add", "Sum")
 
@@ -28,21 +29,23 @@ class BlockOutput:
     kept: dict[int, IndexArray]
 
 
-def block_outputs(network: Network, plan: Plan, pruned: Collection[str]) -> Iterator[BlockOutput]:
-    """The outputs of the joins of two activations or more that a plan leaves.
+def block_outputs(
+    network: Network, canonical: onnx.ModelProto, plan: Plan, pruned: Collection[str]
+) -> Iterator[BlockOutput]:
+    """The outputs of the residual joins that a plan leaves.
 
     Args:
         network: of the canonical model.
+        canonical: that model.
         plan: what is cut.
         pruned: names of the tensors in the pruned model.
     """
     cut = Cut(network, kept_channels(network, plan))
-    for node in network.graph.nodes:
-        if node.op not in JOINS or not node.outputs or node.outputs[0].name not in pruned:
+    sections = find_sections(network, canonical).found
+    for join in {id(section.join): section.join for section in sections}.values():
+        output = join.outputs[0]
+        if join.op not in JOINS or output.name not in pruned:
             continue
-        if sum(isinstance(tensor, gs.Variable) for tensor in node.inputs) < 2:
-            continue
-        output = node.outputs[0]
         axes = range(len(output.shape or ()))
         kept = {axis: cut.entries(output, axis) for axis in axes if cut.is_cut(output, axis)}
         yield BlockOutput(output.name, kept)

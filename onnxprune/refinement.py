@@ -93,7 +93,7 @@ class Refine:
     budget: Budget
     rate: float | None = None
     optimizer: OptimizerName = "adamw"
-    blocks: float = 0.0
+    blocks: float = 1.0
     augment: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

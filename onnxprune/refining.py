@@ -86,7 +86,9 @@ class Refiner:
 
         options, limit = self.options, self.options.frontier_memory
         made = {name for node in pruned.graph.node for name in node.output}
-        blocks = list(block_outputs(self.network, plan, made)) if settings.blocks else []
+        blocks = (
+            list(block_outputs(self.network, self.canonical, plan, made)) if settings.blocks else []
+        )
         lessons = Lessons(
             self.canonical if blocks else self.original,
             self.samples,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from command_line import files, run, working_folder
+from command_line import files, finite, run, working_folder
 from micro_models import build
 from small_networks import MODELS, accuracy, digits, random_samples
 
 from onnxprune import Options, Result, Target, Weights, apply, prune
 from onnxprune.api import Pruner
+from onnxprune.cli import main
 from onnxprune.errors import MissingLibraryError, TargetError, TrainingError, UnsupportedModelError
 from onnxprune.refinement import Budget, Refine, Refinement
 
@@ -272,10 +274,29 @@ def test_the_command_refines_and_apply_does_it_again(folder, capsys):
     words = ("--refine", "steps=12", "--refine-rate", "0.001", "--plan", "plan.json")
     assert run(*FLAGS, *words, "--refine-optimizer", "adamw") == 0
     assert "refined: divergence on unseen samples" in capsys.readouterr().out
-    from onnxprune.cli import main
-
     assert main(["apply", "in.onnx", "plan.json", "again.onnx", "--weights", "plan.npz"]) == 0
     assert (folder / "again.onnx").read_bytes() == (folder / "out.onnx").read_bytes()
+
+
+def test_the_example_of_the_readme_runs(folder, capsys):
+    """As it is written there, but for less time."""
+    text = (MODELS.parent / "README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^onnxprune (.* --refine 300s.*)$", text, re.MULTILINE)
+    (folder / "samples.npz").write_bytes((folder / "calib.npz").read_bytes())
+    words = line.replace("300s", "1s").split()
+    assert main(words) == 0
+    assert "refined: " in capsys.readouterr().out
+    assert finite("out.onnx")
+
+
+def test_a_function_of_the_users_changes_the_samples(folder, capsys):
+    own = "def noisy(feed, rng):\n    return {n: x + 0.1 * rng.random() for n, x in feed.items()}\n"
+    (folder / "own.py").write_text(own, encoding="utf-8")
+    words = ("--refine", "steps=6", "--refine-rate", "0.001", "--augment", "own.py:noisy")
+    assert run(*FLAGS, *words) == 0
+    changed = (folder / "out.onnx").read_bytes()
+    assert run(*FLAGS, *words[:4]) == 0
+    assert (folder / "out.onnx").read_bytes() != changed
 
 
 @pytest.mark.parametrize(

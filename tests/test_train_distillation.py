@@ -238,7 +238,7 @@ def test_block_outputs_are_the_joins_that_are_left():
     result = prune(model, digits()[:100], HALF, options=BARE)
     made = {name for node in result.model.graph.node for name in node.output}
     canonical = canonicalise(model)
-    found = list(block_outputs(find_groups(canonical), result.plan, made))
+    found = list(block_outputs(find_groups(canonical), canonical, result.plan, made))
     joins = [n.output[0] for n in result.model.graph.node if n.op_type == "Add"]
     assert [block.name for block in found] == joins
     feed = {"input": digits()[:4]}
@@ -254,14 +254,16 @@ def test_block_outputs_are_the_joins_that_are_left():
         assert made_of.shape == full.shape
 
 
+@pytest.mark.slow
 def test_block_outputs_are_learnt_too():
     """With a large weight they come closer than without, and the outputs still get no worse."""
     model = onnx.load(MODELS / "resnet_digits.onnx")
-    canonical, network = canonicalise(model), find_groups(canonicalise(model))
+    canonical = canonicalise(model)
+    network = find_groups(canonical)
     samples = digits()[:150]
     plain = prune(model, samples, HALF, options=BARE)
     made = {name for node in plain.model.graph.node for name in node.output}
-    blocks = list(block_outputs(network, plain.plan, made))
+    blocks = list(block_outputs(network, canonical, plain.plan, made))
 
     def distance(result: onnx.ModelProto) -> float:
         given = {"input": torch.from_numpy(digits()[150:200])}
