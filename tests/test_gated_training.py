@@ -11,8 +11,9 @@ import numpy as np
 import onnx
 import pytest
 from gated_networks import USELESS, planted
-from oracles import structure_ok
+from oracles import distance, structure_ok
 from small_networks import MODELS, digits
+from test_cli_train import finished, started, together
 
 from onnxprune.cli import main
 from onnxprune.model import load
@@ -24,7 +25,7 @@ from onnxprune.train.training import train
 from onnxprune.train.unit_pruning import UnitPruning
 
 SECTIONS = {
-    "section_price": 0.03, "section_theta": 0.5, "section_decay": 0.01, "section_warmup": 0.05,
+    "section_price": 0.03, "section_decay": 0.01, "section_warmup": 0.05, "section_every": 1,
 }  # fmt: skip
 LAYERS = TrainOptions(
     method="layer-pruning", method_settings=SECTIONS, epochs=6, batch=32, optimizer="sgd",
@@ -33,7 +34,7 @@ LAYERS = TrainOptions(
 UNITS = replace(
     LAYERS,
     method="unit-pruning",
-    method_settings={"unit_price": 0.02, "unit_theta": 0.5, "unit_rate": 1.0, "unit_decay": 0.02},
+    method_settings={"unit_price": 0.005, "unit_theta": 0.5, "unit_decay": 0.02},
 )
 
 
@@ -135,7 +136,7 @@ WORDS += ["--optimizer", "sgd", "--learning-rate", "0.05"]
 
 
 def test_the_command_prunes_layers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = "--method layer-pruning --section-price 0.03 --section-theta 0.5 --section-decay 0.01"
+    words = "--method layer-pruning --section-price 0.03 --section-every 1 --section-decay 0.01"
     assert main([*WORDS, *words.split(), "--log", "run.csv"]) == 0
     out = capsys.readouterr().out
     assert "sections: 1 of 2 left" in out
@@ -148,8 +149,8 @@ def test_the_command_prunes_layers(folder: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_the_command_prunes_units(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = "--method unit-pruning --unit-price 0.02 --unit-theta 0.5 --unit-decay 0.02"
-    assert main([*WORDS, *words.split(), "--unit-rate", "1"]) == 0
+    words = "--method unit-pruning --unit-price 0.005 --unit-theta 0.5 --unit-decay 0.02"
+    assert main([*WORDS, *words.split()]) == 0
     assert "units: " in capsys.readouterr().out
     size, before = (Path(name).stat().st_size for name in ("out.onnx", "in.onnx"))
     assert size < before
@@ -157,7 +158,7 @@ def test_the_command_prunes_units(folder: Path, capsys: pytest.CaptureFixture[st
 
 def test_log_gamma_is_over_all_samples(folder: Path) -> None:
     """1 800 of the 2 000 samples are learnt from."""
-    common = [*WORDS, "--method", "layer-pruning", "--section-theta", "0.5"]
+    common = [*WORDS, "--method", "layer-pruning", "--epochs", "1"]
     for out, words in (
         ("a.onnx", ["--section-log-gamma", "54"]),
         ("b.onnx", ["--section-price", "0.03"]),
@@ -211,3 +212,27 @@ def test_a_chain_with_bypasses_loses_layers() -> None:
     linear = [node.name for node in result.model.graph.node if node.op_type in ("Gemm", "MatMul")]
     assert len(linear) == 2
     assert not any("bypass" in name for name in linear)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        "layer-pruning --section-price 0.03 --section-every 1 --section-decay 0.01",
+        "layer-pruning --section-price 0.03 --section-estimator gradient --section-decay 0.01",
+        "unit-pruning --unit-price 0.005 --unit-theta 0.5 --unit-decay 0.02",
+    ],
+)
+def test_two_processes_prune_what_one_does(folder: Path, words: str) -> None:
+    given = [*WORDS[3:], "--method", *words.split()]
+    one, two = Path("one.onnx"), Path("two.onnx")
+    said = finished(started("in.onnx", one, *given))
+    both = together("in.onnx", two, *given, count=2)
+    assert [line for line in both[0].splitlines() if ":" in line] == [
+        line for line in said.splitlines() if ":" in line
+    ]
+    models = load(one), load(two)
+    feed = {"x": labelled(50)["x"]}
+    made = [Session(model, threads=1).run(feed) for model in models]
+    assert distance(*made) < 1e-4
+    assert len({len(model.graph.node) for model in models}) == 1

@@ -27,7 +27,7 @@ from onnxprune.train.network import TrainableNetwork
 from onnxprune.train.write_back import write_back
 
 STEPS = 400
-OPTIONS = GateOptions(price=0.03, initial=0.5, decay=0.005)
+OPTIONS = GateOptions(price=0.03, decay=0.005, rate=0.5, warm_up=0.1, every=1)
 ROUNDING = 2e-5
 """Some layers of float32 sums, in another order."""
 
@@ -116,17 +116,17 @@ def test_theta_is_moved_by_updates_of_the_gates_alone(
 
 
 def test_nothing_happens_in_the_warm_up() -> None:
-    run, method = started(0, GateOptions(price=10.0, warm_up=0.5, tests=1, test_every=1), 40)
+    run, method = started(0, replace(OPTIONS, price=10.0, warm_up=0.5, tests=1, test_every=1), 40)
     run.to(20)
-    assert set(method.theta.values()) == {0.9}
+    assert set(method.theta.values()) == {0.5}
     assert method.pruned == []
     run.to(40)
-    assert max(method.theta.values()) < 0.9
+    assert max(method.theta.values()) < 0.5
 
 
 def test_two_passes_measure_the_difference_of_the_losses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against both losses, computed by hand before the weights move."""
-    run, method = started(0, GateOptions(price=0.03, warm_up=0.0), 10)
+    run, method = started(0, replace(OPTIONS, warm_up=0.0), 10)
     measured: list[tuple[int, float]] = []
     monkeypatch.setattr(
         Gates,
@@ -159,7 +159,7 @@ def test_two_passes_measure_the_difference_of_the_losses(monkeypatch: pytest.Mon
 
 def test_the_gradient_is_that_of_a_factor_at_the_branch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against central differences of the loss by a factor of the branch."""
-    options = GateOptions(price=0.03, warm_up=0.0, initial=1.0, estimator="gradient")
+    options = replace(OPTIONS, warm_up=0.0, initial=1.0, estimator="gradient")
     run, method = started(0, options, 3)
     measured: list[np.ndarray] = []
     monkeypatch.setattr(Gates, "update", lambda self, places, slopes: measured.append(slopes))
@@ -187,7 +187,7 @@ def test_the_gradient_is_that_of_a_factor_at_the_branch(monkeypatch: pytest.Monk
 
 
 def test_sections_that_are_off_are_not_executed() -> None:
-    run, method = started(0, GateOptions(estimator="gradient", warm_up=0.9), 50)
+    run, method = started(0, replace(OPTIONS, estimator="gradient", warm_up=0.9), 50)
     sections = method.sections
     on: Counter[str] = Counter()
     before_forward = method.before_forward
@@ -213,7 +213,7 @@ def test_sections_that_are_off_are_not_executed() -> None:
 
 
 def test_measuring_costs_what_it_executes() -> None:
-    run, method = started(0, GateOptions(initial=1.0, warm_up=0.0), 1)
+    run, method = started(0, replace(OPTIONS, initial=1.0, warm_up=0.0), 1)
     run.to(1)
     whole, useless = 368, 192
     assert method.columns()["executed"] == pytest.approx(1 + (whole - useless) / (3 * whole))
@@ -271,7 +271,7 @@ def test_the_file_equals_the_gated_network() -> None:
 
 def test_training_goes_on_with_what_is_left() -> None:
     """Moments of the optimiser and the weights that stay are untouched by a cut."""
-    run, method = started(0, GateOptions(price=0.03, initial=0.5, tests=10**6))
+    run, method = started(0, replace(OPTIONS, tests=10**6))
     run.to(200)
     (useless,) = (s for s in method.sections if s.total == USELESS)
     stays = {k: v for k, v in run.network.weights.items() if k not in ("w1", "b1", "w2", "b2")}

@@ -49,7 +49,7 @@ def planted(seed: int) -> onnx.ModelProto:
 def started(seed: int, steps: int = STEPS) -> tuple[Run, UnitPruning]:
     model = planted(100 * seed)
     network = TrainableNetwork(model)
-    options = GateOptions(price=6e-3, initial=0.5, rate=0.5)
+    options = GateOptions(price=6e-3, rate=0.5, warm_up=0.1, every=1, decay=0.005)
     method = UnitPruning(network, model, options, samples=1000, seed=seed)
 
     def samples(step: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from onnxprune.train.method import Method
     from onnxprune.train.network import TrainableNetwork
 
-UNIT_PRICE = 1e-3
-"""Units are many more than sections."""
+OF_UNITS: Mapping[str, Any] = {
+    "price": 5e-4, "initial": 0.8, "every": 1, "estimator": "gradient",
+}  # fmt: skip
+"""Defaults of unit pruning: units are many, most of them on at a time, and all measured at once."""
 BYPASSES = ("none", "unchanged", "fresh")
 NAMES = {"theta": "initial", "warmup": "warm_up"}
 """Flags that are not named as the settings are."""
@@ -44,7 +46,7 @@ def add_section_flags(parser: argparse._ActionsContainer) -> None:
 
 def add_unit_flags(parser: argparse._ActionsContainer) -> None:
     """Enter the flags of unit pruning."""
-    _add_flags(parser, "unit", GateOptions(price=UNIT_PRICE))
+    _add_flags(parser, "unit", GateOptions(**OF_UNITS))
 
 
 def _add_flags(parser: argparse._ActionsContainer, what: str, default: GateOptions) -> None:
@@ -88,7 +90,7 @@ def gate_options(what: str, settings: Mapping[str, Any]) -> GateOptions:
     named = {NAMES.get(name, name): value for name, value in given.items()}
     known = {field.name for field in fields(GateOptions)}
     if what == "unit":
-        named = {"price": UNIT_PRICE, "estimator": "gradient"} | named
+        named = {**OF_UNITS, **named}
     return GateOptions(**{name: value for name, value in named.items() if name in known})
 
 

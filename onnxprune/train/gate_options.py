@@ -19,7 +19,8 @@ class GateOptions:
             |log gamma| / N.
         log_gamma: |log gamma| itself, the price over all N samples; it stands in for ``price``.
         rate: step size of theta.
-        initial: theta at the start.
+        initial: theta at the start. One half lets weights be learnt for both states alike; more
+            disturbs a trained network less.
         floor: theta is kept at least here until a part is pruned, so that it still runs now and
             then and can come back.
         warm_up: share of the training in which theta stays where it is and nothing is pruned, so
@@ -39,12 +40,12 @@ class GateOptions:
 
     price: float = 0.01
     log_gamma: float | None = None
-    rate: float = 0.5
-    initial: float = 0.9
+    rate: float = 1.0
+    initial: float = 0.5
     floor: float = 0.01
-    warm_up: float = 0.1
+    warm_up: float = 0.2
     estimator: Estimator = "two-pass"
-    every: int = 1
+    every: int = 2
     tolerance: float = 0.05
     decay: float = 0.002
     decayed: float = 0.9
