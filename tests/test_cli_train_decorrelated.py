@@ -62,7 +62,7 @@ def weights(path: str) -> dict[str, np.ndarray]:
 
 
 def test_it_trains_logs_and_prunes_without_samples(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("--epochs", 12, "--learning-rate", 0.02, "--log", "log.csv")
+    words = ("--epochs", 12, "--learning-rate", 0.02, "--history", "log.csv")
     rule = ("--decorrelation-rate", 0.02, "--decorrelation-share", 1)
     assert run(*words, *rule, "--statistics", "learnt.npz") == 0
     rows = read_history(Path("log.csv"))

@@ -18,12 +18,13 @@ torch = pytest.importorskip("torch")
 from onnxprune.errors import TrainingError  # noqa: E402
 from onnxprune.train.distributed import Processes  # noqa: E402
 from onnxprune.train.evaluation import Selection  # noqa: E402
-from onnxprune.train.fit import Fitted, Trainer  # noqa: E402
+from onnxprune.train.fit import Trainer  # noqa: E402
 from onnxprune.train.history import COLUMNS, read_history  # noqa: E402
 from onnxprune.train.method import Backpropagation, Changes, Step  # noqa: E402
 from onnxprune.train.network import TrainableNetwork  # noqa: E402
 from onnxprune.train.objective import Classification  # noqa: E402
 from onnxprune.train.options import TrainOptions  # noqa: E402
+from onnxprune.train.records import Fitted  # noqa: E402
 from onnxprune.train.samples import LabelledSamples, load_labelled  # noqa: E402
 from onnxprune.train.training import train  # noqa: E402
 
@@ -102,7 +103,7 @@ def test_time_ends_it() -> None:
 
 
 def test_the_rate_follows_the_schedule_and_rows_say_so() -> None:
-    options = replace(FAST, schedule="onecycle", log_every=3)
+    options = replace(FAST, schedule="onecycle", history_every=3)
     rows = train(network_model(), labelled(), options).fitted.rows
     assert set(rows[0]) == set(COLUMNS)
     assert [row["epoch"] for row in rows if row["validation_loss"] is not None] == [0, 1, 2, 3, 4]
@@ -359,8 +360,8 @@ class Stopping(Backpropagation):
 @pytest.mark.parametrize("at", [5, 23, 30])
 def test_it_goes_on_exactly_as_it_would_have(at: int, optimizer: str) -> None:
     """Whatever step it is stopped in: at a checkpoint within an epoch, or after one."""
-    options = replace(FAST, optimizer=optimizer, checkpoint=Path("run.pt"), log=Path("log.csv"))
-    whole, wanted = trained_by(Stopping(None), replace(options, checkpoint=None, log=None))
+    options = replace(FAST, optimizer=optimizer, checkpoint=Path("run.pt"), history=Path("log.csv"))
+    whole, wanted = trained_by(Stopping(None), replace(options, checkpoint=None, history=None))
     stepwise = replace(options, checkpoint_seconds=0.0)
     with pytest.raises(StoppedError):
         trained_by(Stopping(at), stepwise)

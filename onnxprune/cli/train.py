@@ -22,7 +22,7 @@ examples:
   onnxprune train in.onnx out.onnx --data train.npz --time 10m --precision bf16 --device cuda
   onnxprune train in.onnx out.onnx --data images/ --preset imagenet --augment flip --augment crop=4
   onnxprune train in.onnx out.onnx --data train.npz --method decorrelated --statistics learnt.npz
-  onnxprune train in.onnx out.onnx --data train.npz --checkpoint run.pt --log run.csv --resume
+  onnxprune train in.onnx out.onnx --data train.npz --checkpoint run.pt --history run.csv --resume
   torchrun --nproc-per-node 4 -m onnxprune train in.onnx out.onnx --data train.npz --device cuda
 
 Samples hold their classes as an array 'labels' of whole numbers beside the inputs, or lie in one
@@ -175,10 +175,13 @@ def _settings_of(
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("output")
     out.add_argument(
-        "--log", metavar="FILE", type=Path, help="write the history as .csv or .jsonl, for `plot`"
+        "--history",
+        metavar="FILE",
+        type=Path,
+        help="write the history as .csv or .jsonl, for `plot`",
     )
     out.add_argument(
-        "--log-every",
+        "--history-every",
         metavar="N",
         type=int,
         help="a row after so many steps as well, not only when an epoch is evaluated",
@@ -270,8 +273,8 @@ def options(given: argparse.Namespace) -> TrainOptions:
         checkpoint=given.checkpoint,
         checkpoint_seconds=given.checkpoint_every,
         resume=given.resume,
-        log=given.log,
-        log_every=given.log_every,
+        history=given.history,
+        history_every=given.history_every,
         statistics=given.statistics is not None,
         progress=not given.quiet,
     )
@@ -299,7 +302,7 @@ def _check_written(parser: argparse.ArgumentParser, given: argparse.Namespace) -
         reads["--validation"] = Path(given.validation)
     writes = {
         "OUT": given.output,
-        "--log": given.log,
+        "--history": given.history,
         "--checkpoint": given.checkpoint,
         "--statistics": given.statistics,
     }
