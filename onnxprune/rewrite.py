@@ -17,6 +17,7 @@ from onnxprune.errors import PlanMismatchError
 from onnxprune.groups import find_groups
 from onnxprune.linear_map import LinearMap, added_constant, results
 from onnxprune.model import export_graph
+from onnxprune.names import fresh
 from onnxprune.network import FROZEN, Network
 from onnxprune.plan import Plan, Weights
 from onnxprune.rules import find_fixup
@@ -276,7 +277,8 @@ def _insert_add(graph: gs.Graph, node: gs.Node, constant: gs.Constant) -> None:
     y = node.outputs[0]
     product = gs.Variable(f"{y.name}/product", dtype=y.dtype, shape=y.shape)
     node.outputs[0] = product
-    add = gs.Node("Add", f"{node.name}/bias", {}, [product, constant], [y])
+    name = fresh(f"{node.name}/bias", {other.name for other in graph.nodes})
+    add = gs.Node("Add", name, {}, [product, constant], [y])
     graph.nodes.insert(graph.nodes.index(node) + 1, add)
 
 
