@@ -16,6 +16,7 @@ from onnxprune.linear_map import FeatureSpec, Window  # noqa: E402
 from onnxprune.sampling import GramRequest, total_positions  # noqa: E402
 from onnxprune.train.decorrelating_rule import DecorrelatingRule  # noqa: E402
 from onnxprune.train.decorrelator import Decorrelator, FusedWeight  # noqa: E402
+from onnxprune.train.observation import Observer  # noqa: E402
 from onnxprune.train.online_moments import gram_of  # noqa: E402
 from onnxprune.train.sampled_rows import RowSampler  # noqa: E402
 
@@ -83,6 +84,37 @@ def test_every_sample_and_position_is_taken_equally_often() -> None:
     counts = seen.flatten().long().bincount(minlength=60).double()
     expected = 4000 * 0.4 * 3 / 12
     assert float((counts - expected).abs().max()) < 5 * math.sqrt(expected)
+
+
+def test_rows_follow_from_the_seed_of_the_step_and_draw_nothing_from_torch() -> None:
+    spec, shape = SPECS["channels"]
+    x = torch.randn(shape, generator=generator())
+    observer = Observer(RowSampler(0.4, 3))
+    observer.watch("x", "reader", lambda _: spec)
+
+    def taken(seed: int) -> tuple[torch.Tensor, float]:
+        torch.manual_seed(seed)
+        assert observer.taps({})["x"](x) is x
+        return observer.taken()["reader"], float(torch.rand(()))
+
+    (rows, drawn), (again, _), *others = map(taken, (1, 1, 2, 3, 4))
+    assert torch.equal(rows, again)
+    assert not all(torch.equal(rows, other) for other, _ in others)
+    torch.manual_seed(1)
+    assert drawn == float(torch.rand(()))
+    assert observer.taken() == {}
+
+
+def test_rows_of_several_tensors_or_passes_are_put_together() -> None:
+    x = torch.randn(4, 8, generator=generator())
+    observer = Observer(ALL)
+    for name in ("x", "y"):
+        observer.watch(name, "reader", lambda _: SPECS["features"][0])
+    taps = observer.taps({"y": lambda value: 2 * value})
+    taps["x"](x)
+    taps["y"](x)
+    taps["x"](3 * x)
+    torch.testing.assert_close(observer.taken()["reader"][0], torch.cat([x, 2 * x, 3 * x]))
 
 
 def test_rows_hold_no_gradients() -> None:
