@@ -28,7 +28,7 @@ from onnxprune.validation import compare
 torch = pytest.importorskip("torch")
 
 from onnxprune.train.allowance import Allowance  # noqa: E402
-from onnxprune.train.distillation import Course, Lessons, refine  # noqa: E402
+from onnxprune.train.distillation import Course, Lessons, best_rate, refine  # noqa: E402
 from onnxprune.train.divergence import Measure, measures_of  # noqa: E402
 from onnxprune.train.network import TrainableNetwork  # noqa: E402
 from onnxprune.train.teacher import Teacher  # noqa: E402
@@ -286,6 +286,12 @@ def test_block_outputs_are_learnt_too():
         found.append(distance(result.model))
     assert found[1] < 0.8 * found[0]
     assert found[1] < 0.8 * distance(plain.model)
+
+
+def test_trials_that_only_did_harm_say_nothing():
+    assert best_rate({3e-4: 0.9, 1e-4: 0.8}, "adamw", 1.0) == 1e-4
+    assert best_rate({3e-4: 1.5, 1e-4: 1.2, 3e-5: 1.1}, "adamw", 1.0) == 3e-4
+    assert best_rate({}, "adamw", 1.0) == 3e-4
 
 
 def test_what_could_be_chance_is_not_kept():

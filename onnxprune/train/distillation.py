@@ -35,14 +35,14 @@ from onnxprune.train.teacher import KEPT_BYTES, Lesson, Teacher, tensors
 
 RATES: Mapping[OptimizerName, tuple[float, ...]] = {
     "adamw": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
-    "sgd": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
+    "sgd": (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
 }
 """Learning rates from which one is found by trials."""
-FIRST_RATE = 2
+FIRST_RATE = 3
 """Where among them the trials start."""
 TRIAL_SHARE = 0.08
 """Share of the budget that each trial takes."""
-MOST_TRIALS = 4
+MOST_TRIALS = 3
 FEWEST_LOOKS, MOST_LOOKS = 4, 20
 """How often the samples to choose by are looked at, at least under a number of steps, at most under
 a limit of time."""
@@ -110,7 +110,7 @@ def refine(
     whole = Allowance.of(settings.budget, course.per_epoch)
     course.begin()
     trials = course.try_rates(whole) if settings.rate is None else {}
-    rate = settings.rate or best_rate(trials, settings.optimizer)
+    rate = settings.rate or best_rate(trials, settings.optimizer, course.first)
     main = whole.rest(course.look_seconds)
     course.train(rate, main, looks_of(main, course), "refining")
     whole.taken += main.taken
@@ -147,9 +147,13 @@ def device_of(provider: Provider) -> torch.device:
     return torch.device("cuda")
 
 
-def best_rate(trials: Mapping[float, float], optimizer: OptimizerName) -> float:
-    """The rate whose trial came closest, the smaller of equals; without trials the first one."""
-    if not trials:
+def best_rate(trials: Mapping[float, float], optimizer: OptimizerName, before: float) -> float:
+    """The rate whose trial came closest, the smaller of equals.
+
+    Where none was better than the untrained weights they only say which does least; the rate is
+    then the one that trials start with, as it is without any.
+    """
+    if min(trials.values(), default=math.inf) >= before:
         return RATES[optimizer][FIRST_RATE]
     return min(trials, key=lambda rate: (trials[rate], rate))
 
