@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from small_networks import MODELS, digits
 from test_cli_train import finished, started, together
 
 from onnxprune.cli import main
+from onnxprune.cli import train as command
 from onnxprune.model import load
 from onnxprune.runtime import Session
 from onnxprune.train.gated_sections import gated_sections
@@ -224,7 +227,7 @@ def test_a_chain_with_bypasses_loses_layers() -> None:
     ],
 )
 def test_two_processes_prune_what_one_does(folder: Path, words: str) -> None:
-    given = [*WORDS[3:], "--method", *words.split()]
+    given = [*WORDS[3:], "--epochs", "2", "--method", *words.split()]
     one, two = Path("one.onnx"), Path("two.onnx")
     said = finished(started("in.onnx", one, *given))
     both = together("in.onnx", two, *given, count=2)
@@ -236,3 +239,40 @@ def test_two_processes_prune_what_one_does(folder: Path, words: str) -> None:
     made = [Session(model, threads=1).run(feed) for model in models]
     assert distance(*made) < 1e-4
     assert len({len(model.graph.node) for model in models}) == 1
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[1] / "docs" / "pruning-in-training.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.removeprefix("onnxprune ")
+    for line in re.search(r"```console\n(.*?)```", PAGE, re.DOTALL).group(1).splitlines()  # type: ignore[union-attr]
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_commands_of_the_page_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("resnet", "vgg", "mlp"):
+        Path(f"{name}.onnx").symlink_to(MODELS / f"{name}_digits.onnx")
+    np.savez("train.npz", **labelled_digits(slice(160)))
+    words = shlex.split(line)
+    assert main([*words, "--epochs", "1", "-q"]) == 0
+    onnx.checker.check_model(words[2], full_check=True)
+
+
+def test_the_page_has_the_defaults() -> None:
+    flags = command.parser()._option_string_actions
+    table = dict(re.findall(r"^\| `(--[a-z-]+)` \| ([^|]*) \|", PAGE, re.MULTILINE))
+    assert {f for f in flags if f.startswith("--section")} | {"--bypasses"} == set(table)
+    for flag, default in table.items():
+        value = flags[flag].default
+        assert default.strip("` ") == ("none" if value is None else str(value)), flag
+    units = dict(re.findall(r"`(--unit-[a-z]+)` \(([0-9.]+)\)", PAGE))
+    assert units == {flag: str(flags[flag].default) for flag in units}
+    for flag in flags:
+        if flag.startswith("--unit") and flag not in units:
+            section = flag.replace("unit", "section")
+            assert flags[flag].default == flags[section].default, flag

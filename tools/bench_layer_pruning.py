@@ -31,6 +31,7 @@ from gated_subjects import SUBJECTS, Subject
 from measurements import Measurement, record, recorded
 
 from onnxprune import Options, Pruner, Target
+from onnxprune.arrays import Array
 from onnxprune.choice import Choice
 from onnxprune.cost import parameter_count
 from onnxprune.errors import OnnxPruneError
@@ -109,10 +110,9 @@ class Bench:
         }
         model, more = measures[job.kind](job)
         before = self._subject.start(job.seed)
-        reference = self._subject.correct(self._plain_model(job.seed))
         row = {
             **job.row(),
-            **paired(reference, self._subject.correct(model)),
+            **paired(self._reference(job.seed), self._subject.correct(model)),
             "sections": len(gated_sections(before).found),
             "macs": round(self._subject.macs(model) / self._subject.macs(before), 4),
             "params": round(parameter_count(model) / parameter_count(before), 4),
@@ -121,6 +121,14 @@ class Bench:
         }
         self._rows.append(row)
         return row
+
+    def wants(self, job: Job) -> bool:
+        """Whether a row says anything: gates that cut nothing are beside nothing."""
+        return job.kind in ("plain", "gated", "gated by gradient") or bool(self._gates(job)["cut"])
+
+    @lru_cache(maxsize=8)  # noqa: B019 - there is one bench per network
+    def _reference(self, seed: int) -> Array:
+        return self._subject.correct(self._plain_model(seed))
 
     def _train(self, model: onnx.ModelProto, seed: int, **settings: Any) -> TrainingResult:
         options = replace(self._subject.options, seed=seed)
@@ -283,7 +291,7 @@ def main() -> None:
         bench = Bench(subject, folder, done)
         known = [Job(**key_fields(row)) for row in done]
         for job in jobs(subject):
-            if job not in known:
+            if job not in known and bench.wants(job):
                 record(path, bench.measure(job))
     print(table(recorded(path)))
 

@@ -75,7 +75,8 @@ class Subject:
     def macs(self, model: onnx.ModelProto) -> float:
         """Multiply-accumulates for one image."""
         images, _ = self.images("test")
-        return sum(layer_macs(model, {"input": (1, *images.shape[1:])}).values())
+        feed = {"input": images[:1]}
+        return sum(layer_macs(model, {"input": feed["input"].shape}, feed).values())
 
 
 @lru_cache(maxsize=2)
