@@ -42,6 +42,8 @@ FILE = RESULTS / "decorrelation.jsonl"
 METHODS = ("backprop", "decorrelated")
 FRACTIONS = (0.75, 0.5, 0.35)
 SEEDS = (0, 1, 2)
+USUAL = ("mlp", "resnet8")
+"""Networks that are measured unless others are named; there is also one without BatchNorms."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,10 @@ class Size:
     test: int = 2000
     batch: int = 128
     calibration: int = 500
-    epochs: tuple[tuple[str, int], ...] = (("mlp", 24), ("resnet8", 15))
+    epochs: tuple[tuple[str, int], ...] = (("mlp", 24), ("resnet8", 15), ("vgg6", 15))
 
 
-SMOKE = Size(500, 200, 200, 50, 60, (("mlp", 2), ("resnet8", 2)))
+SMOKE = Size(500, 200, 200, 50, 60, (("mlp", 2), ("resnet8", 2), ("vgg6", 2)))
 
 
 @dataclass(frozen=True)
@@ -322,7 +324,7 @@ def main() -> None:
         size = SMOKE if given.smoke else Size()
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(size, Path(folder), given.json)
-            bench.run(given.part or list(JOBS), given.network or [name for name, _ in size.epochs])
+            bench.run(given.part or list(JOBS), given.network or USUAL)
     print(tables(recorded(given.json)))
 
 
