@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from gated_networks import USELESS, planted
+from gated_networks import USELESS, planted, torch
 from oracles import distance, structure_ok
 from small_networks import MODELS, digits
 from test_cli_train import finished, started, together
+from test_train_fit import labelled as drawn_classes
+from test_train_fit import network_model
 
 from onnxprune.cli import main
 from onnxprune.cli import train as command
@@ -23,6 +25,8 @@ from onnxprune.model import load
 from onnxprune.runtime import Session
 from onnxprune.train.gated_sections import gated_sections
 from onnxprune.train.layer_pruning import LayerPruning
+from onnxprune.train.method import Backpropagation, Changes, Step
+from onnxprune.train.methods import METHODS
 from onnxprune.train.options import TrainOptions
 from onnxprune.train.training import train
 from onnxprune.train.unit_pruning import UnitPruning
@@ -110,6 +114,37 @@ def goes_on_exactly(
     for one, other in zip(resumed.fitted.rows, whole.fitted.rows, strict=True):
         assert one | {"seconds": 0} == other | {"seconds": 0}
     return pruned[0]
+
+
+class Again(Backpropagation):
+    """Measures the loss of every step again."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[float, float]] = []
+        self._changes = Changes()
+
+    def before_forward(self, step: Step) -> Changes:
+        self._changes = Changes()
+        return self._changes
+
+    def after_backward(self, step: Step) -> None:
+        assert step.value is not None
+        with torch.no_grad():
+            self.pairs.append((float(step.value), float(step.loss(self._changes))))
+
+
+def test_the_same_pass_again_has_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout included, and without a trace: the training is the one without it."""
+    method = Again()
+    entry = replace(METHODS["backprop"], make=lambda network, model, settings: method)
+    options = replace(LAYERS, method="backprop", method_settings={}, epochs=1)
+    plain = train(network_model(0.5), drawn_classes(), options)
+    monkeypatch.setitem(METHODS, "backprop", entry)
+    measured = train(network_model(0.5), drawn_classes(), options)
+    assert len(method.pairs) >= 5
+    for own, again in method.pairs:
+        assert again == pytest.approx(own, rel=1e-5)
+    assert measured.model.SerializeToString() == plain.model.SerializeToString()
 
 
 def test_half_precision_measures_what_single_precision_does() -> None:

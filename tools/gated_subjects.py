@@ -32,6 +32,7 @@ class Subject:
         start: by a seed, the model before training, bypasses included.
         images: of the split "train" or "test", as the network takes them, and their labels.
         learnt: train images to learn from.
+        tests: test images that report.
         options: of training, the method left out.
         settings: of the gates, the price left out.
         prices: of a section, in nats per sample.
@@ -44,6 +45,7 @@ class Subject:
     start: Callable[[int], onnx.ModelProto] = field(repr=False)
     images: Callable[[str], Images] = field(repr=False)
     learnt: int
+    tests: int
     options: TrainOptions
     settings: Mapping[str, Any]
     prices: tuple[float, ...]
@@ -55,7 +57,13 @@ class Subject:
         """A fiftieth of it, to see whether it runs."""
         options = replace(self.options, epochs=1, log_every=5)
         return replace(
-            self, learnt=max(self.learnt // 50, 400), options=options, seeds=(0,), gradient=None
+            self,
+            learnt=max(self.learnt // 50, 400),
+            tests=300,
+            options=options,
+            prices=self.prices[-1:],
+            seeds=(0,),
+            gradient=None,
         )
 
     def training(self) -> Feed:
@@ -65,7 +73,7 @@ class Subject:
 
     def correct(self, model: onnx.ModelProto) -> Array:
         """Which test images a model classifies correctly, shape (images,), bool."""
-        images, labels = self.images("test")
+        images, labels = (array[: self.tests] for array in self.images("test"))
         session = Session(model, threads=1)
         parts = range(0, len(images), BATCH)
         best = [session.run({"input": images[i : i + BATCH]})[0].argmax(1) for i in parts]
@@ -118,9 +126,10 @@ SUBJECTS = {
             lambda seed: with_bypasses(lenet(seed), start="fresh", seed=seed).model,
             digits,
             60_000,
+            10_000,
             TrainOptions(epochs=3, log_every=100, keep="last", validation=0.05, progress=False),
             {"section_every": 1},
-            (0.003, 0.01, 0.03),
+            (0.01, 0.03),
             (0, 1, 2),
             gradient=0.01,
         ),
@@ -129,7 +138,8 @@ SUBJECTS = {
             trained("resnet20_cifar10_jpeg"),
             small_jpegs,
             30_000,
-            replace(CIFAR, epochs=2),
+            5000,
+            replace(CIFAR, epochs=3),
             {"section_theta": 0.7},
             (0.05, 0.15),
         ),
@@ -138,6 +148,7 @@ SUBJECTS = {
             trained("vgg16_cifar10", bypasses=True),
             small_jpegs,
             12_000,
+            2000,
             replace(CIFAR, epochs=1, batch=32),
             {"section_theta": 0.7, "section_every": 1, "section_warmup": 0.3},
             (0.1,),
