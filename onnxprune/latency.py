@@ -14,15 +14,26 @@ from onnxprune.runtime import ModelSource, Provider, Session
 
 MIN_RUNS = 5  # of each model, however long they take
 
+INTERRUPTED = 1.1
+"""Wall time of a run on one thread relative to its CPU time, from which it was interrupted.
+
+On a busy core long runs are interrupted more often than short ones, so that a smaller model would
+seem faster than it is.
+"""
+
+
+_Run = tuple[float, float]
+"""Wall time and the thread's CPU time of a run, in seconds."""
+
 
 @dataclass(frozen=True)
 class Latency:
-    """Wall time of one run, in milliseconds.
+    """Wall time of one run, in milliseconds, of those that nothing interrupted.
 
     Attributes:
-        median: of all runs.
-        p90: 90th percentile.
-        runs: how many there were.
+        median: of these runs.
+        p90: their 90th percentile.
+        runs: how many there were in all.
     """
 
     median: float
@@ -43,6 +54,9 @@ def interleaved_latency(
 ) -> list[Latency]:
     """Times models on one feed, in turns: A B A B ..., so that drift of the machine hits all.
 
+    On one thread of the CPU, runs in which the thread had to wait for its core do not count, as
+    long as each model has 5 others.
+
     Args:
         models: the models; all take the feed.
         feed: the input of every run.
@@ -60,15 +74,20 @@ def interleaved_latency(
     for _ in range(warmup):
         for session in sessions:
             session.run(feed)
-    times: list[list[float]] = [[] for _ in sessions]
+    times: list[list[_Run]] = [[] for _ in sessions]
     deadline = time.perf_counter() + budget_seconds
     for done in shown(range(max(runs, 1)), "measuring latency", progress=progress):
         if done >= MIN_RUNS and time.perf_counter() > deadline:
             break
         for session, own in zip(sessions, times, strict=True):
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.thread_time()
             session.run(feed)
-            own.append((time.perf_counter() - start) * 1000)
+            own.append((time.perf_counter() - start, time.thread_time() - cpu))
+    counted = [[wall for wall, cpu in own if wall <= INTERRUPTED * cpu] for own in times]
+    alone = provider == "cpu" and threads == 1
+    if not alone or min(map(len, counted), default=0) < MIN_RUNS:
+        counted = [[wall for wall, _ in own] for own in times]
     return [
-        Latency(float(np.median(own)), float(np.percentile(own, 90)), len(own)) for own in times
+        Latency(1000 * float(np.median(own)), 1000 * float(np.percentile(own, 90)), len(every))
+        for own, every in zip(counted, times, strict=True)
     ]

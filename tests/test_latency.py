@@ -49,3 +49,47 @@ def test_budget_stops_early_but_not_too_early() -> None:
     models = [_product(8)] * 2
     results = interleaved_latency(models, feed, runs=1000, warmup=0, budget_seconds=0.0)
     assert [result.runs for result in results] == [MIN_RUNS, MIN_RUNS]
+
+
+class Clock:
+    """Two clocks that a run moves: the wall's, and this thread's."""
+
+    def __init__(self) -> None:
+        self.wall = self.cpu = 0.0
+
+    def perf_counter(self) -> float:
+        return self.wall
+
+    def thread_time(self) -> float:
+        return self.cpu
+
+
+def timed(monkeypatch: pytest.MonkeyPatch, waits: list[float], **how: object) -> float:
+    """The median in milliseconds of runs of 4 ms that wait for their core, each so many ms."""
+    clock, left = Clock(), list(waits)
+
+    class Interrupted:
+        def __init__(self, model: bytes, **_: object) -> None:
+            pass
+
+        def run(self, feed: object) -> None:
+            clock.cpu += 0.004
+            clock.wall += 0.004 + left.pop(0) / 1000
+
+    monkeypatch.setattr(latency, "Session", Interrupted)
+    monkeypatch.setattr(latency, "time", clock)
+    (result,) = interleaved_latency([b""], {}, runs=len(waits), warmup=0, **how)
+    assert result.runs == len(waits)
+    return round(result.median, 6)
+
+
+def test_runs_that_wait_for_their_core_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert timed(monkeypatch, [0.0] * MIN_RUNS + [5.0] * 20) == 4.0
+
+
+def test_they_count_where_hardly_any_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert timed(monkeypatch, [0.0] * (MIN_RUNS - 1) + [5.0] * 20) == 9.0
+
+
+def test_they_count_where_other_threads_work_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert timed(monkeypatch, [0.0] * MIN_RUNS + [5.0] * 20, threads=2) == 9.0
