@@ -15,6 +15,7 @@ from micro_models import SCORES, build, scalar
 
 torch = pytest.importorskip("torch")
 
+from onnxprune.calibration import InputSpec, Preprocessing  # noqa: E402
 from onnxprune.errors import TrainingError  # noqa: E402
 from onnxprune.train.distributed import Processes  # noqa: E402
 from onnxprune.train.evaluation import Selection  # noqa: E402
@@ -199,6 +200,22 @@ def test_separate_validation_samples() -> None:
     assert round(result.fitted.after.accuracy * 40, 6) == round(result.fitted.after.accuracy * 40)
 
 
+def test_folders_of_validation_images_are_the_same_classes() -> None:
+    from PIL import Image
+
+    for name in ("train/a", "train/b", "train/c", "other/a", "other/c"):
+        Path(name).mkdir(parents=True)
+        pixels = np.full((8, 8, 3), 9, np.uint8)
+        for number in range(4):
+            Image.fromarray(pixels).save(f"{name}/{number}.png")
+    nodes = "c = Conv (x, w1) p = GlobalAveragePool (c) y = Flatten (p)"
+    model = build(nodes, {"w1": (5, 3, 3, 3)}, outputs=SCORES)
+    options = replace(FAST, batch=4, preprocessing=Preprocessing(scale=0.01), epochs=1)
+    assert train(model, "train", replace(options, validation="train")).fitted.after is not None
+    with pytest.raises(TrainingError, match="its folders of classes are a, c, those of the other"):
+        train(model, "train", replace(options, validation="other"))
+
+
 def test_only_classifiers_learn_labels() -> None:
     model = network_model(nodes="a = Gemm (x, w1, b1) y = ReduceMean <axes=[1], keepdims=0> (a)")
     with pytest.raises(TrainingError, match="no output of the model is a row of class scores"):
@@ -293,8 +310,6 @@ def trained_by(method: Any, options: TrainOptions = FAST) -> tuple[TrainableNetw
 
 
 def module_inputs() -> list[Any]:
-    from onnxprune.calibration import InputSpec
-
     return [InputSpec("x", ("N", INPUTS), np.dtype(np.float32))]
 
 

@@ -185,6 +185,12 @@ def _selections(
             preprocessing=options.preprocessing,
             progress=options.progress,
         )
+        if others.names != samples.names:
+            raise TrainingError(
+                f"{options.validation}: its folders of classes are "
+                f"{', '.join(others.names) or 'none'}, those of the other samples "
+                f"{', '.join(samples.names) or 'none'}; they have to be the same"
+            )
         learnt, held_out = every, Selection(others, np.arange(len(others), dtype=np.int64))
     else:
         learnt, rest = divided(len(samples), options.validation, options.seed, unit)
