@@ -114,7 +114,7 @@ def trained(name: str, *, bypasses: bool = False) -> Callable[[int], onnx.ModelP
 
 
 CIFAR = TrainOptions(
-    optimizer="sgd", rate=0.02, augment=("flip", "crop=4"), validation=0.02, log_every=40,
+    optimizer="sgd", rate=0.05, augment=("flip", "crop=4"), validation=0.02, log_every=40,
     keep="last", progress=False,
 )  # fmt: skip
 
@@ -140,7 +140,7 @@ SUBJECTS = {
             30_000,
             5000,
             replace(CIFAR, epochs=3),
-            {"section_theta": 0.7},
+            {"section_theta": 0.85, "section_warmup": 0.1},
             (0.05, 0.15),
         ),
         Subject(
@@ -150,7 +150,7 @@ SUBJECTS = {
             12_000,
             2000,
             replace(CIFAR, epochs=1, batch=32),
-            {"section_theta": 0.7, "section_every": 1, "section_warmup": 0.3},
+            {"section_theta": 0.85, "section_every": 1},
             (0.1,),
             retrained=False,
         ),
