@@ -196,7 +196,7 @@ def test_the_readme_links_the_documents():
     ("script", "tables"),
     [
         ("bench_accuracy", 4),
-        ("bench_curves", 8),
+        ("bench_curves", 10),
         ("bench_attention", 1),
         ("bench_latency", 1),
         ("bench_prediction", 2),
