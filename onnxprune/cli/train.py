@@ -35,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     """The words and flags of the command."""
     parser = argparse.ArgumentParser(
         prog="onnxprune train",
+        usage="onnxprune train IN OUT --data DATA [--method NAME] [options]\n"
+        "       onnxprune train --help",
         description="Train the weights of a classifier in its own graph. The file keeps everything "
         "else, byte for byte.",
         epilog=EXAMPLES,
