@@ -149,9 +149,9 @@ SUBJECTS = {
             small_jpegs,
             12_000,
             2000,
-            replace(CIFAR, epochs=1, batch=32),
-            {"section_theta": 0.85, "section_every": 1},
-            (0.1,),
+            replace(CIFAR, epochs=1, batch=32, rate=0.01, clip=1.0),
+            {"section_theta": 0.85, "section_every": 1, "section_warmup": 0.4},
+            (0.2,),
             retrained=False,
         ),
     )
