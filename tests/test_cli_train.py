@@ -73,7 +73,7 @@ QUICK = ("--epochs", 2, "--batch", 16)
 
 def test_it_trains_and_says_what_it_came_to(folder: Path, capsys) -> None:
     before = files(folder)
-    words = ("--epochs", 12, "--batch", 16, "--learning-rate", 0.02, "--log", "log.csv")
+    words = ("--epochs", 12, "--batch", 16, "--learning-rate", 0.02, "--history", "log.csv")
     assert run(*words) == 0
     said = capsys.readouterr()
     assert "validation accuracy" in said.out
@@ -126,9 +126,9 @@ def test_labels_validation_and_changes_in_files_of_their_own(folder: Path) -> No
         (("--epochs", 0), "epochs is at least 1"),
         (("--time", "soon"), "write a time as 90s, 10m or 2h"),
         (("--resume",), "to resume, name the checkpoint"),
-        (("--log", "log.txt"), "name a log that ends in .csv or .jsonl"),
+        (("--history", "log.txt"), "name a history that ends in .csv or .jsonl"),
         (("--smoothing", 1), "smoothing is a share"),
-        (("--log", "train.npz.csv", "--checkpoint", "train.npz.csv"), "would overwrite"),
+        (("--history", "train.npz.csv", "--checkpoint", "train.npz.csv"), "would overwrite"),
         (("--checkpoint", "in.onnx"), "--checkpoint would overwrite IN"),
         (("--method", "magic"), "invalid choice"),
     ],
@@ -191,6 +191,16 @@ def test_flags_state_the_settings() -> None:
     found = command.options(given)
     assert (found.seconds, found.checkpoint_seconds) == (600.0, 3600.0)
     assert found.validation == "v.npz"
+
+
+def test_no_flag_is_taken_for_one_of_torchrun_s() -> None:
+    """It looks at all words, and takes a flag for what it is the beginning of."""
+    from torch.distributed.run import get_args_parser
+
+    own = {flag for action in command.parser()._actions for flag in action.option_strings}
+    theirs = {flag for action in get_args_parser()._actions for flag in action.option_strings}
+    shared = {flag for flag in own for other in theirs if other.startswith(flag)}
+    assert shared <= {"-h", "--help"}
 
 
 def test_pruning_and_help_import_no_torch() -> None:
@@ -259,8 +269,8 @@ def test_a_killed_training_goes_on_to_the_same_bytes(folder: Path) -> None:
     Path("own.py").write_text(KILLER)
     shared = ("in.onnx", "--data", "train.npz", "--augment", "own.py:change", "--epochs", 3)
     shared = (*shared, "--batch", 16, "--optimizer", "adamw")
-    finished(started(*shared, "whole.onnx", "--log", "whole.csv"))
-    checkpoint = ("--checkpoint", "run.pt", "--checkpoint-every", 0, "--log", "log.csv")
+    finished(started(*shared, "whole.onnx", "--history", "whole.csv"))
+    checkpoint = ("--checkpoint", "run.pt", "--checkpoint-every", 0, "--history", "log.csv")
     killed = started(*shared, "out.onnx", *checkpoint, KILL_AT="17")
     killed.communicate(timeout=120)
     assert killed.returncode == -signal.SIGKILL
@@ -291,8 +301,8 @@ def test_two_processes_take_the_steps_of_one(folder: Path) -> None:
     """Batches of 15 are divided into 8 and 7; the gradient is that of the whole batch."""
     words = ("--data", "train.npz", "--epochs", 3, "--batch", 15, "--optimizer", "sgd")
     words = (*words, "--clip", 0.5, "--smoothing", 0.1)
-    finished(started("plain.onnx", "one.onnx", *words, "--log", "one.csv"))
-    said = together("plain.onnx", "two.onnx", *words, "--log", "two.csv", count=2)
+    finished(started("plain.onnx", "one.onnx", *words, "--history", "one.csv"))
+    said = together("plain.onnx", "two.onnx", *words, "--history", "two.csv", count=2)
     assert "validation accuracy" in said[0]
     assert said[1] == ""
     one, two, before = (initializers(f"{name}.onnx") for name in ("one", "two", "plain"))

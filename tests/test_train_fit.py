@@ -15,15 +15,17 @@ from micro_models import SCORES, build, scalar
 
 torch = pytest.importorskip("torch")
 
+from onnxprune.calibration import InputSpec, Preprocessing  # noqa: E402
 from onnxprune.errors import TrainingError  # noqa: E402
 from onnxprune.train.distributed import Processes  # noqa: E402
 from onnxprune.train.evaluation import Selection  # noqa: E402
-from onnxprune.train.fit import Fitted, Trainer  # noqa: E402
+from onnxprune.train.fit import Trainer  # noqa: E402
 from onnxprune.train.history import COLUMNS, read_history  # noqa: E402
 from onnxprune.train.method import Backpropagation, Changes, Step  # noqa: E402
 from onnxprune.train.network import TrainableNetwork  # noqa: E402
 from onnxprune.train.objective import Classification  # noqa: E402
 from onnxprune.train.options import TrainOptions  # noqa: E402
+from onnxprune.train.records import Fitted  # noqa: E402
 from onnxprune.train.samples import LabelledSamples, load_labelled  # noqa: E402
 from onnxprune.train.training import train  # noqa: E402
 
@@ -102,7 +104,7 @@ def test_time_ends_it() -> None:
 
 
 def test_the_rate_follows_the_schedule_and_rows_say_so() -> None:
-    options = replace(FAST, schedule="onecycle", log_every=3)
+    options = replace(FAST, schedule="onecycle", history_every=3)
     rows = train(network_model(), labelled(), options).fitted.rows
     assert set(rows[0]) == set(COLUMNS)
     assert [row["epoch"] for row in rows if row["validation_loss"] is not None] == [0, 1, 2, 3, 4]
@@ -196,6 +198,22 @@ def test_separate_validation_samples() -> None:
     result = train(network_model(), labelled(), replace(FAST, validation="other.npz"))
     assert result.fitted.after is not None
     assert round(result.fitted.after.accuracy * 40, 6) == round(result.fitted.after.accuracy * 40)
+
+
+def test_folders_of_validation_images_are_the_same_classes() -> None:
+    from PIL import Image
+
+    for name in ("train/a", "train/b", "train/c", "other/a", "other/c"):
+        Path(name).mkdir(parents=True)
+        pixels = np.full((8, 8, 3), 9, np.uint8)
+        for number in range(4):
+            Image.fromarray(pixels).save(f"{name}/{number}.png")
+    nodes = "c = Conv (x, w1) p = GlobalAveragePool (c) y = Flatten (p)"
+    model = build(nodes, {"w1": (5, 3, 3, 3)}, outputs=SCORES)
+    options = replace(FAST, batch=4, preprocessing=Preprocessing(scale=0.01), epochs=1)
+    assert train(model, "train", replace(options, validation="train")).fitted.after is not None
+    with pytest.raises(TrainingError, match="its folders of classes are a, c, those of the other"):
+        train(model, "train", replace(options, validation="other"))
 
 
 def test_only_classifiers_learn_labels() -> None:
@@ -292,8 +310,6 @@ def trained_by(method: Any, options: TrainOptions = FAST) -> tuple[TrainableNetw
 
 
 def module_inputs() -> list[Any]:
-    from onnxprune.calibration import InputSpec
-
     return [InputSpec("x", ("N", INPUTS), np.dtype(np.float32))]
 
 
@@ -359,8 +375,8 @@ class Stopping(Backpropagation):
 @pytest.mark.parametrize("at", [5, 23, 30])
 def test_it_goes_on_exactly_as_it_would_have(at: int, optimizer: str) -> None:
     """Whatever step it is stopped in: at a checkpoint within an epoch, or after one."""
-    options = replace(FAST, optimizer=optimizer, checkpoint=Path("run.pt"), log=Path("log.csv"))
-    whole, wanted = trained_by(Stopping(None), replace(options, checkpoint=None, log=None))
+    options = replace(FAST, optimizer=optimizer, checkpoint=Path("run.pt"), history=Path("log.csv"))
+    whole, wanted = trained_by(Stopping(None), replace(options, checkpoint=None, history=None))
     stepwise = replace(options, checkpoint_seconds=0.0)
     with pytest.raises(StoppedError):
         trained_by(Stopping(at), stepwise)

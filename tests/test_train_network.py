@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from micro_models import CONVS, MICRO_MODELS, SCORES, Builder, build, floats, ints, scalar
 from onnx import helper, numpy_helper
@@ -14,6 +15,7 @@ torch = pytest.importorskip("torch")
 from onnxprune.errors import OnnxPruneError, UnsupportedModelError  # noqa: E402
 from onnxprune.runtime import Session  # noqa: E402
 from onnxprune.train.network import TrainableNetwork  # noqa: E402
+from onnxprune.train.write_back import write_back  # noqa: E402
 
 RESIDUAL = """
 s = Conv <pads=[1,1,1,1]> (x, w0)
@@ -300,6 +302,33 @@ def test_forms_that_are_not_known_are_named() -> None:
 def test_old_opsets_are_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="opset 6"):
         TrainableNetwork(build("y = Relu (x)", {}, opset=6, ir=3))
+
+
+FUNCTION = """
+<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+micro (float[N,6] x) => (float[N,5] y) {
+    h = own.layer (x, w1, b1)
+    y = Gemm (h, w2, b2)
+}
+<domain: "own", opset_import: ["" : 17]>
+layer (x, w, b) => (h) { a = Gemm (x, w, b) k = Constant <value = float {0.5}> () m = Mul (a, k)
+    s = Constant <value = float[8] {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0}> () h = Mul (m, s) }
+"""
+
+
+def test_functions_are_inlined_and_what_is_passed_to_them_is_trained() -> None:
+    model = onnx.parser.parse_model(FUNCTION)
+    rng = np.random.default_rng(0)
+    for name, shape in {"w1": (6, 8), "b1": (8,), "w2": (8, 5), "b2": (5,)}.items():
+        values = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    network = TrainableNetwork(model)
+    assert set(network.weights) == {"w1", "b1", "w2", "b2"}
+    feed = {"x": rng.standard_normal((3, 6)).astype(np.float32)}
+    (wanted,) = Session(model).run(feed)
+    found = network({"x": torch.from_numpy(feed["x"])})["y"].detach().numpy()
+    assert np.allclose(found, wanted, atol=1e-5)
+    assert write_back(model, network).SerializeToString() == model.SerializeToString()
 
 
 # --- gradients and precision --------------------------------------------------------------------

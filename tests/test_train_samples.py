@@ -87,6 +87,7 @@ def test_folders_of_images_are_classes(tmp_path: Path, rng) -> None:
     assert part.labels.tolist() == [0, 0, 0, 1, 1, 1]
     wanted = pixels[[0, 2, 4, 1, 3, 5]].transpose(0, 3, 1, 2)
     assert np.array_equal(part.feed["image"], wanted.astype(np.float32))
+    assert samples.names == ("cat", "dog")
     Image.fromarray(pixels[0]).save(tmp_path / "loose.png")
     with pytest.raises(TrainingError, match=r"loose\.png: lies in no folder of a class"):
         load_labelled(tmp_path, [IMAGE], preprocessing=Preprocessing(scale=1.0))
@@ -122,7 +123,7 @@ def test_missing_labels_are_missed_with_advice(tmp_path: Path, data) -> None:
     with pytest.raises(TrainingError, match=r"no array 'labels' beside \['x'\]; add the"):
         load_labelled(tmp_path / "x.npz", [INPUT])
     np.save(tmp_path / "x.npy", data["x"])
-    with pytest.raises(TrainingError, match=r"x\.npy: one array has no classes: --labels"):
+    with pytest.raises(TrainingError, match=r"x\.npy: \.npy files hold no classes: --labels"):
         load_labelled(tmp_path / "x.npy", [INPUT])
     with pytest.raises(TrainingError, match="the samples: no array 'labels' beside"):
         load_labelled({"x": data["x"]}, [INPUT])

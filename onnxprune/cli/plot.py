@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
         "report",
         metavar="REPORT.json",
         type=Path,
-        help="what a run wrote with --report, or a training with --log (.csv, .jsonl)",
+        help="what a run wrote with --report, or a training with --history (.csv, .jsonl)",
     )
     parser.add_argument(
         "figure", metavar="OUT", type=Path, help=f"the figure, {', '.join(ENDINGS)}"

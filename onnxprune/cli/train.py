@@ -21,7 +21,7 @@ examples:
   onnxprune train in.onnx out.onnx --data train.npz --epochs 30
   onnxprune train in.onnx out.onnx --data train.npz --time 10m --precision bf16 --device cuda
   onnxprune train in.onnx out.onnx --data images/ --preset imagenet --augment flip --augment crop=4
-  onnxprune train in.onnx out.onnx --data train.npz --checkpoint run.pt --log run.csv --resume
+  onnxprune train in.onnx out.onnx --data train.npz --checkpoint run.pt --history run.csv --resume
   torchrun --nproc-per-node 4 -m onnxprune train in.onnx out.onnx --data train.npz --device cuda
 
 Samples hold their classes as an array 'labels' of whole numbers beside the inputs, or lie in one
@@ -174,10 +174,13 @@ def _settings_of(
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("output")
     out.add_argument(
-        "--log", metavar="FILE", type=Path, help="write the history as .csv or .jsonl, for `plot`"
+        "--history",
+        metavar="FILE",
+        type=Path,
+        help="write the history as .csv or .jsonl, for `plot`",
     )
     out.add_argument(
-        "--log-every",
+        "--history-every",
         metavar="N",
         type=int,
         help="a row after so many steps as well, not only when an epoch is evaluated",
@@ -260,8 +263,8 @@ def options(given: argparse.Namespace) -> TrainOptions:
         checkpoint=given.checkpoint,
         checkpoint_seconds=given.checkpoint_every,
         resume=given.resume,
-        log=given.log,
-        log_every=given.log_every,
+        history=given.history,
+        history_every=given.history_every,
         progress=not given.quiet,
     )
 
@@ -286,5 +289,5 @@ def _check_written(parser: argparse.ArgumentParser, given: argparse.Namespace) -
             reads[f"--{flag.replace('_', '-')}"] = Path(getattr(given, flag))
     if isinstance(given.validation, str):
         reads["--validation"] = Path(given.validation)
-    writes = {"OUT": given.output, "--log": given.log, "--checkpoint": given.checkpoint}
+    writes = {"OUT": given.output, "--history": given.history, "--checkpoint": given.checkpoint}
     check_places(parser, reads, writes)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
@@ -28,31 +28,13 @@ from onnxprune.train.objective import Objective
 from onnxprune.train.optimizer import make_optimizer
 from onnxprune.train.options import TrainOptions
 from onnxprune.train.pace import Pace
+from onnxprune.train.records import Fitted, row_of
 from onnxprune.train.repeated_draws import RepeatedDraws
 from onnxprune.train.schedule import SCHEDULES
 
 LOOKS = 16
 """Steps between two looks at the loss: each waits for the device."""
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What a training came to.
-
-    Attributes:
-        before: what the network was worth on the validation samples; None without any.
-        after: what it is worth now.
-        step: the step that the weights are of.
-        seconds: time taken, evaluation included.
-        rows: the history.
-    """
-
-    before: Score | None
-    after: Score | None
-    step: int
-    seconds: float
-    rows: list[Row]
 
 
 class Trainer:
@@ -101,7 +83,7 @@ class Trainer:
         Raises:
             TrainingError: the loss is not finite, or the checkpoint does not fit.
         """
-        log = self._options.log if self._processes.leads else None
+        log = self._options.history if self._processes.leads else None
         if self._options.resume:
             self._history = History(log, self._resume())
         else:
@@ -114,7 +96,8 @@ class Trainer:
                 self._epoch(bar)
         if self._best.network is not None:
             self._network.load_state_dict(self._best.network)
-        return self._fitted()
+        kept = None if self._best.network is None else self._best.step
+        return Fitted.of(self._history.rows, kept, self._position.seconds)
 
     # --- an epoch, a step ------------------------------------------------------------------------
 
@@ -281,7 +264,7 @@ class Trainer:
 
     def _note_in_time(self) -> None:
         """Enter a row of the epoch so far, where such rows are asked for."""
-        every = self._options.log_every
+        every = self._options.history_every
         if every is not None and self._position.step % every == 0:
             self._enter(None)
 
@@ -301,16 +284,7 @@ class Trainer:
     def _enter(self, score: Score | None) -> None:
         position = self._position
         loss, accuracy = self._means(self._processes.total(self._sums))
-        row: Row = {
-            "step": position.step,
-            "epoch": position.epoch,
-            "train_loss": _known(loss),
-            "train_accuracy": _known(accuracy),
-            "validation_loss": None if score is None else score.loss,
-            "validation_accuracy": None if score is None else _known(score.accuracy),
-            "learning_rate": self._rate,
-            "seconds": round(position.seconds, 3),
-        }
+        row = row_of(position, Score(loss, accuracy), score, self._rate)
         self._history.add(row | dict(self._method.columns()))
 
     def _keep(self, score: Score) -> None:
@@ -319,12 +293,6 @@ class Trainer:
             state = self._network.state_dict()
             copied = {name: value.detach().clone() for name, value in state.items()}
             self._best = Best(self._position.step, score.rank, copied)
-
-    def _fitted(self) -> Fitted:
-        rows = self._history.rows
-        step = rows[-1]["step"] if self._best.network is None else self._best.step
-        kept = next(row for row in rows if row["step"] == step)
-        return Fitted(_score(rows[0]), _score(kept), int(step or 0), self._position.seconds, rows)
 
     # --- checkpoints -----------------------------------------------------------------------------
 
@@ -363,12 +331,3 @@ class Trainer:
         if self._processes.leads:  # the sums are of the process that wrote them
             self._sums = torch.tensor(found.position.sums, dtype=torch.float64, device=device)
         return found.rows
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _score(row: Row) -> Score | None:
-    loss, accuracy = row["validation_loss"], row["validation_accuracy"]
-    return None if loss is None else Score(loss, math.nan if accuracy is None else accuracy)

@@ -101,7 +101,7 @@ def read_history(path: Path) -> list[Row]:
     if not rows or any(column not in row for row in rows for column in COLUMNS):
         raise ReportError(
             f"{path}: not the history of a training; give the file that `onnxprune train` wrote "
-            "with --log"
+            "with --history"
         )
     return rows
 

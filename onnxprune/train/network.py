@@ -106,6 +106,13 @@ class TrainableNetwork(nn.Module):
     def _register(self) -> None:
         """Enter every constant as a parameter, a buffer, or plain numbers."""
         taken: set[str] = set()
+        writable = self.graph.own | set(self.graph.untied)
+        lost = [name for name in self._statistics if name not in writable]
+        if lost:
+            raise UnsupportedModelError(
+                f"the running statistics '{lost[0]}' are a constant in a function of the model: "
+                "inline its functions first, with onnx.inliner.inline_local_functions"
+            )
         read_as_tensor = {
             name
             for node in self.graph.nodes

@@ -55,8 +55,8 @@ class TrainOptions:
         checkpoint: file to go on from after a stop.
         checkpoint_seconds: write it at the end of every epoch, and after so much time within one.
         resume: go on from the checkpoint.
-        log: file of the history, .csv or .jsonl.
-        log_every: steps after which a row is entered within an epoch; None for none.
+        history: file of the history, .csv or .jsonl.
+        history_every: steps after which a row is entered within an epoch; None for none.
         progress: whether bars are shown on a terminal.
     """
 
@@ -87,8 +87,8 @@ class TrainOptions:
     checkpoint: Path | None = None
     checkpoint_seconds: float = 600.0
     resume: bool = False
-    log: Path | None = None
-    log_every: int | None = None
+    history: Path | None = None
+    history_every: int | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -99,11 +99,11 @@ class TrainOptions:
             raise ValueError("training ends after a number of epochs or a time, not both")
         if self.resume and self.checkpoint is None:
             raise ValueError("to resume, name the checkpoint")
-        if self.log is not None and self.log.suffix.lower() not in LOGS:
-            raise ValueError(f"{self.log}: name a log that ends in {' or '.join(LOGS)}")
+        if self.history is not None and self.history.suffix.lower() not in LOGS:
+            raise ValueError(f"{self.history}: name a history that ends in {' or '.join(LOGS)}")
 
     def _check_numbers(self) -> None:
-        for name in ("epochs", "batch", "log_every"):
+        for name in ("epochs", "batch", "history_every"):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise ValueError(f"{name} is at least 1, not {count}")

@@ -51,10 +51,14 @@ class LabelledSamples:
     Args:
         samples: the samples, which have their class as one more input.
         progress: whether a bar shows how they are read.
+        names: what the classes are called, where folders name them.
     """
 
-    def __init__(self, samples: Calibration, progress: bool = False) -> None:
+    def __init__(
+        self, samples: Calibration, progress: bool = False, names: tuple[str, ...] = ()
+    ) -> None:
         self._samples = samples
+        self.names = names
         self.batch_extent = samples.batch_extent
         self._held = _held(samples, progress)
 
@@ -171,15 +175,15 @@ def load_labelled(
             samples = load_calibration(source, [*inputs, label], preprocessing=preprocessing)
             return LabelledSamples(samples, progress)
     samples = load_calibration(source, inputs, preprocessing=preprocessing)
-    classes = (
-        read_labels(labels, len(samples.store), "samples", TrainingError)
-        if labels is not None
-        else folders
-    )
-    assert classes is not None
+    names: tuple[str, ...] = ()
+    if labels is None:
+        assert folders is not None
+        names = tuple(sorted(set(folders)))
+        labels = [names.index(folder) for folder in folders]
+    classes = read_labels(labels, len(samples.store), "samples", TrainingError)
     label = InputSpec(LABELS, (None,), np.dtype(np.int64))
     store = _Labelled(samples.store, classes)
-    return LabelledSamples(Calibration(store, [*inputs, label]), progress)
+    return LabelledSamples(Calibration(store, [*inputs, label]), progress, names)
 
 
 def _label_type(source: CalibrationSource) -> np.dtype[Any]:
@@ -195,8 +199,8 @@ def _label_type(source: CalibrationSource) -> np.dtype[Any]:
     elif isinstance(source, str | Path):
         path = Path(source)
         where = str(path)
-        if path.suffix.lower() == ".npy":
-            raise TrainingError(f"{path}: one array has no classes: --labels FILE.npy gives them")
+        if path.suffix.lower() == ".npy" or (path.is_dir() and any(path.rglob("*.npy"))):
+            raise TrainingError(f"{path}: .npy files hold no classes: --labels FILE.npy gives them")
         files = sorted(path.rglob("*.npz"))[:1] if path.is_dir() else [path]
         arrays = _arrays(files[0]) if files and files[0].suffix.lower() == ".npz" else None
     if arrays is not None and LABELS not in arrays:
@@ -217,15 +221,14 @@ def _arrays(path: Path) -> Mapping[str, object] | None:
         return None
 
 
-def _class_folders(source: CalibrationSource) -> IndexArray | None:
-    """For a folder of images, the number of the folder that each lies in."""
+def _class_folders(source: CalibrationSource) -> list[str] | None:
+    """For a folder of images, the name of the folder that each lies in."""
     if not isinstance(source, str | Path) or not Path(source).is_dir():
         return None
     root = Path(source)
     files = sample_files(root)
     if files[0].suffix.lower() not in IMAGE_SUFFIXES:
         return None
-    names = [path.relative_to(root).parts[0] for path in files]
     loose = [path for path in files if path.parent == root]
     if loose:
         raise TrainingError(
@@ -233,8 +236,7 @@ def _class_folders(source: CalibrationSource) -> IndexArray | None:
             "of its own, named so that their order is that of the model's outputs, or give the "
             "classes as --labels FILE.npy"
         )
-    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
-    return np.array([numbers[name] for name in names], np.int64)
+    return [path.relative_to(root).parts[0] for path in files]
 
 
 def divided(count: int, share: float, seed: int, unit: int = 1) -> tuple[IndexArray, IndexArray]:

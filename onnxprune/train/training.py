@@ -20,12 +20,13 @@ from onnxprune.tables import columns
 from onnxprune.train.augmentation import augmentations
 from onnxprune.train.distributed import Processes, processes
 from onnxprune.train.evaluation import Score, Selection, batch_of
-from onnxprune.train.fit import Fitted, Trainer
+from onnxprune.train.fit import Trainer
 from onnxprune.train.initialisation import start_anew
 from onnxprune.train.methods import METHODS
 from onnxprune.train.network import TrainableNetwork
 from onnxprune.train.objective import Classification
 from onnxprune.train.options import TrainOptions
+from onnxprune.train.records import Fitted
 from onnxprune.train.samples import LabelledSamples, divided, load_labelled
 from onnxprune.train.write_back import write_back
 from onnxprune.validation import check_file
@@ -37,8 +38,8 @@ FREE = (
     "checkpoint_seconds",
     "device",
     "labels",
-    "log",
-    "log_every",
+    "history",
+    "history_every",
     "progress",
     "resume",
 )
@@ -112,7 +113,7 @@ def train(
         options: settings.
 
     Returns:
-        The model with other weights. Nothing is written but the log and checkpoints.
+        The model with other weights. Nothing is written but the history and checkpoints.
 
     Raises:
         UnsupportedModelError: the model cannot be read, or holds an operator that cannot be
@@ -190,6 +191,12 @@ def _selections(
             preprocessing=options.preprocessing,
             progress=options.progress,
         )
+        if others.names != samples.names:
+            raise TrainingError(
+                f"{options.validation}: its folders of classes are "
+                f"{', '.join(others.names) or 'none'}, those of the other samples "
+                f"{', '.join(samples.names) or 'none'}; they have to be the same"
+            )
         learnt, held_out = every, Selection(others, np.arange(len(others), dtype=np.int64))
     else:
         learnt, rest = divided(len(samples), options.validation, options.seed, unit)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 import torch
-from onnx import helper
 from torch import Tensor
 
 from onnxprune.arrays import Array
@@ -22,8 +21,8 @@ HALVES: dict[int, torch.dtype] = {T.FLOAT16: torch.float16, T.BFLOAT16: torch.bf
 def write_back(model: onnx.ModelProto, network: TrainableNetwork) -> onnx.ModelProto:
     """A copy of the model with the network's weights and running statistics.
 
-    Only tensors whose values have changed are replaced, in the form they are stored in. A constant
-    that several layers shared and trained apart becomes one of each.
+    They are stored in the form that the tensors had, so that equal values make equal bytes. A
+    constant that several layers shared and trained apart becomes one of each.
 
     Args:
         model: the one that the network was made of.
@@ -60,10 +59,8 @@ class _Tensor:
         self.proto = proto
 
     def replace(self, value: Tensor) -> None:
-        """Store other values, if they are others."""
+        """Store other values in the same field."""
         proto = self.proto
-        if torch.equal(to_torch(proto, proto.name), value):
-            return
         raw = _bytes(value, proto.data_type)
         field = PLAIN_FIELDS.get(proto.data_type, "int32_data")
         if len(getattr(proto, field)):
@@ -81,10 +78,7 @@ class _Attribute:
         self.proto = proto
 
     def replace(self, value: Tensor) -> None:
-        """Store other values, if they are others."""
-        given = helper.get_attribute_value(self.proto)
-        if torch.equal(torch.tensor(given, dtype=torch.float32), value.float()):
-            return
+        """Store other values."""
         if self.proto.type == onnx.AttributeProto.FLOAT:
             self.proto.f = float(value)
         else:

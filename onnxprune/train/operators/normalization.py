@@ -26,7 +26,8 @@ def batch_normalization(
     """In training by the batch's own mean and variance, else by the running ones.
 
     In training the running ones follow: running = momentum running + (1 - momentum) batch, with
-    the population variance, as the operator's definition has it.
+    the population variance, as the operator's definition has it. A batch of one value per channel
+    has no variance: the running ones serve.
     """
     epsilon = node.get("epsilon", 1e-5)
     own = bool(node.get("training_mode", 0))
