@@ -177,7 +177,7 @@ WORDS += ["--optimizer", "sgd", "--learning-rate", "0.05"]
 
 def test_the_command_prunes_layers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--method layer-pruning --section-price 0.03 --section-every 1 --section-decay 0.01"
-    assert main([*WORDS, *words.split(), "--log", "run.csv"]) == 0
+    assert main([*WORDS, *words.split(), "--history", "run.csv"]) == 0
     out = capsys.readouterr().out
     assert "sections: 1 of 2 left" in out
     assert "cut: Add_4" in out

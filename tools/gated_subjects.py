@@ -55,7 +55,7 @@ class Subject:
 
     def quick(self) -> Subject:
         """A fiftieth of it, to see whether it runs."""
-        options = replace(self.options, epochs=1, log_every=5)
+        options = replace(self.options, epochs=1, history_every=5)
         return replace(
             self,
             learnt=max(self.learnt // 50, 400),
@@ -114,7 +114,7 @@ def trained(name: str, *, bypasses: bool = False) -> Callable[[int], onnx.ModelP
 
 
 CIFAR = TrainOptions(
-    optimizer="sgd", rate=0.05, augment=("flip", "crop=4"), validation=0.02, log_every=40,
+    optimizer="sgd", rate=0.05, augment=("flip", "crop=4"), validation=0.02, history_every=40,
     keep="last", progress=False,
 )  # fmt: skip
 
@@ -127,7 +127,7 @@ SUBJECTS = {
             digits,
             60_000,
             10_000,
-            TrainOptions(epochs=3, log_every=100, keep="last", validation=0.05, progress=False),
+            TrainOptions(epochs=3, history_every=100, keep="last", validation=0.05, progress=False),
             {"section_every": 1},
             (0.01, 0.03),
             (0, 1, 2),
@@ -149,9 +149,9 @@ SUBJECTS = {
             small_jpegs,
             12_000,
             2000,
-            replace(CIFAR, epochs=1, batch=32),
-            {"section_theta": 0.85, "section_every": 1},
-            (0.1,),
+            replace(CIFAR, epochs=1, batch=32, rate=0.01, clip=1.0),
+            {"section_theta": 0.85, "section_every": 1, "section_warmup": 0.4},
+            (0.2,),
             retrained=False,
         ),
     )
