@@ -79,6 +79,17 @@ def test_it_learns_in_half_precision(precision: str) -> None:
     assert fitted.after.accuracy > 0.8
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_it_learns_on_a_gpu(precision: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch has no CUDA device")
+    options = replace(FAST, device="cuda", precision=precision, epochs=15, rate=0.02)
+    fitted = train(network_model(), labelled(), options).fitted
+    assert fitted.after is not None
+    assert fitted.after.accuracy > 0.8
+
+
 def test_a_seed_repeats_and_another_differs() -> None:
     first, again, other = (
         train(network_model(), labelled(), replace(FAST, seed=seed)).model for seed in (1, 1, 2)
