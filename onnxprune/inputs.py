@@ -56,6 +56,11 @@ def open_samples(
                 "refitting in order needs samples, which learnt statistics do not stand for; "
                 "give --calib as well, or leave --sequential away"
             )
+        if options.refine is not None:
+            raise CalibrationError(
+                "refining needs samples to train on, and those beside learnt statistics are too "
+                "few; give --calib as well, or leave --refine away"
+            )
         calibration = learnt.samples
     return load_calibration(
         calibration,

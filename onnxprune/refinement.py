@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Literal, get_args
 
+from onnxprune.durations import seconds_in
 from onnxprune.errors import MissingLibraryError
 
 OptimizerName = Literal["adamw", "sgd"]
-SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 FORMS = "a time as 300s, 5m or 1h, epochs=2 or steps=1000"
 
 
@@ -44,10 +44,10 @@ class Budget:
         Raises:
             ValueError: the text is none of them.
         """
-        time = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|min|h)", text.strip())
+        time = seconds_in(text)
         count = re.fullmatch(r"(epochs=(\d+(?:\.\d+)?)|steps=(\d+))", text.strip())
         if time is not None:
-            return cls(seconds=float(time[1]) * SECONDS[time[2]])
+            return cls(seconds=time)
         if count is None:
             raise ValueError(f"the budget of a refinement is {FORMS}, not '{text}'")
         return cls(epochs=float(count[2])) if count[2] else cls(steps=int(count[3]))

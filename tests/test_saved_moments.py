@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from onnxprune.cli import main
 from onnxprune.errors import CalibrationError
 from onnxprune.model import load
 from onnxprune.plain_channels import plain_specs
+from onnxprune.refinement import Budget, Refine
 from onnxprune.rewrite import digest
 from onnxprune.saved_moments import SavedMoments
 from onnxprune.statistics import collect
@@ -147,6 +149,12 @@ def test_refitting_in_order_needs_samples(model: onnx.ModelProto, learnt: SavedM
     assert result.plan == one_shot.plan
     errors = [r.report.outputs[0].relative_error for r in (result, one_shot)]
     assert errors[0] < errors[1]
+
+
+def test_refining_needs_samples(model: onnx.ModelProto, learnt: SavedMoments) -> None:
+    refined = replace(settings(learnt), refine=Refine(Budget(steps=2)))
+    with pytest.raises(CalibrationError, match="refining needs samples"):
+        Pruner(model, None, refined)
 
 
 def test_no_samples_at_all_are_refused(model: onnx.ModelProto) -> None:

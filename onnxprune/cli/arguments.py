@@ -6,6 +6,7 @@ import argparse
 import re
 
 from onnxprune.alignment import Align
+from onnxprune.durations import seconds_in
 
 
 def align(text: str) -> Align:
@@ -49,10 +50,12 @@ def memory(text: str) -> int:
 
 def seconds(text: str) -> float:
     """A time, as 90, 90s, 10m or 2h."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|)", text.strip().lower())
+    found = seconds_in(text)
+    if found is None:  # a plain number is one of seconds
+        found = seconds_in(f"{text}s")
     if found is None:
         raise argparse.ArgumentTypeError(f"write a time as 90s, 10m or 2h, not '{text}'")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}[found[2]]
+    return found
 
 
 def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
