@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from onnxprune.train.gates import Gates
+
 Estimator = Literal["two-pass", "gradient"]
 ESTIMATORS: tuple[Estimator, ...] = ("two-pass", "gradient")
 
@@ -88,3 +90,14 @@ class GateOptions:
     def price_per_sample(self, samples: int) -> float:
         """|log gamma| / N for so many training samples."""
         return self.price if self.log_gamma is None else self.log_gamma / samples
+
+    def gates(self, count: int, samples: int, seed: int) -> Gates:
+        """So many gates, learnt from so many training samples."""
+        return Gates(
+            count,
+            price=self.price_per_sample(samples),
+            rate=self.rate,
+            initial=self.initial,
+            floor=self.floor,
+            seed=seed,
+        )

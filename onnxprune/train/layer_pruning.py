@@ -44,7 +44,6 @@ from onnxprune.train.gated_sections import (
     inlined,
     remaining,
 )
-from onnxprune.train.gates import Gates
 from onnxprune.train.last_weights import LastWeights, last_weights
 from onnxprune.train.linear_skips import merge_skips, own_skips
 from onnxprune.train.method import Backpropagation, Changes, Step
@@ -127,14 +126,7 @@ class LayerPruning(Backpropagation):
         self._left = list(self.sections)
         self._lasts: dict[str, LastWeights] = {}
         self._look()
-        self._gates = Gates(
-            len(self._left),
-            price=options.price_per_sample(samples),
-            rate=options.rate,
-            initial=options.initial,
-            floor=options.floor,
-            seed=seed,
-        )
+        self._gates = options.gates(len(self._left), samples, seed)
         self._on: Array = np.ones(len(self._left), np.bool_)
         self._turn = 0
         self._trials: dict[str, _Trial] = {}

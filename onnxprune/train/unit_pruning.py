@@ -25,7 +25,6 @@ from onnxprune.errors import UnsupportedModelError
 from onnxprune.plan import Keep, Plan
 from onnxprune.rewrite import apply, digest
 from onnxprune.train.gate_options import GateOptions
-from onnxprune.train.gates import Gates
 from onnxprune.train.layer_pruning import UNDECIDED
 from onnxprune.train.method import Backpropagation, Changes, Step
 from onnxprune.train.network import TrainableNetwork
@@ -63,14 +62,7 @@ class UnitPruning(Backpropagation):
             )
         self._options = options
         self._device = network.device
-        self._gates = Gates(
-            self._masks.count,
-            price=options.price_per_sample(samples),
-            rate=options.rate,
-            initial=options.initial,
-            floor=options.floor,
-            seed=seed,
-        )
+        self._gates = options.gates(self._masks.count, samples, seed)
         self._left = np.arange(self._masks.count)
         self._drawn = torch.ones(self._masks.count, device=self._device)
         self._start = np.full(self._masks.count, np.nan)
