@@ -27,6 +27,7 @@ import onnx
 
 from onnxprune.allocation import Bound, Costs
 from onnxprune.arrays import Feed
+from onnxprune.blame import blamed
 from onnxprune.blas_threads import one_thread
 from onnxprune.bounds import FileSizes, bounds_of
 from onnxprune.calibration import CalibrationSource, split
@@ -146,8 +147,9 @@ class Pruner:
         self._options = options
         self._original = model if isinstance(model, onnx.ModelProto) else load(model)
         self._learnt = learnt_statistics(self._original, options)
-        self._canonical = canonicalise(self._original)
-        network = find_groups(self._canonical)
+        with blamed(self._original):
+            self._canonical = canonicalise(self._original)
+            network = find_groups(self._canonical)
         groups = prunable_groups(network, options)
         require_refinable(self._canonical, options)
         samples = open_samples(self._original, calibration, options, self._learnt)
@@ -379,6 +381,7 @@ def apply_plan(
         ValidationError: the result is not sound.
     """
     original = load(model)
-    pruned = apply(original, plan, weights or Weights({}))
+    with blamed(original):
+        pruned = apply(original, plan, weights or Weights({}))
     with pending(pruned, Path(output)) as temporary:
         check_file(temporary, original)

@@ -7,8 +7,6 @@ the consumers' recovered *weights* stand beside it.
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,19 +14,20 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.array_archive import read_archive
 from onnxprune.arrays import Array, IndexArray, Matrix, Vector
 from onnxprune.errors import PlanMismatchError
+from onnxprune.replacing import explained, replacing
 
 FORMAT = 2
 _UNREADABLE = (
     OSError,
-    EOFError,
     ValueError,
     KeyError,
-    TypeError,  # an .npy file, whose array is no archive
-    AttributeError,  # the same on Python 3.10
-    zipfile.BadZipFile,
-    zlib.error,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
 )
 
 
@@ -215,10 +214,15 @@ class Plan:
         return tuple(edit.section for edit in self.edits if isinstance(edit, Drop))
 
     def save(self, path: str | Path) -> None:
-        """Write the plan as JSON."""
+        """Write the plan as JSON.
+
+        Raises:
+            OnnxPruneError: it cannot be written.
+        """
         edits = [edit.to_dict() for edit in self.edits]
         document = {"format": FORMAT, "model": self.model, "edits": edits}
-        Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        with replacing(Path(path)) as temporary, explained(Path(path)):
+            temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -235,8 +239,10 @@ class Plan:
                     f"onnxprune; this one reads format {FORMAT}. Make the plan again with --plan"
                 )
             return cls(str(document["model"]), tuple(_edit(e) for e in document["edits"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PlanMismatchError(f"{path}: not a readable plan ({error})") from error
+        except _UNREADABLE as error:
+            raise PlanMismatchError(
+                f"{path}: not a readable plan ({error}); make it with --plan"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -260,7 +266,11 @@ class Weights:
     refined: Mapping[str, Array] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
-        """Write the weights as .npz: two arrays per consumer, one per section and initializer."""
+        """Write the weights as .npz: two arrays per consumer, one per section and initializer.
+
+        Raises:
+            OnnxPruneError: they cannot be written.
+        """
         flat: dict[str, Any] = {}
         for index, (name, (weight, bias)) in enumerate(self.arrays.items()):
             flat |= {f"name.{index}": name, f"weight.{index}": weight, f"bias.{index}": bias}
@@ -268,7 +278,8 @@ class Weights:
             flat |= {f"section.{index}": name, f"constant.{index}": constant}
         for index, (name, values) in enumerate(self.refined.items()):
             flat |= {f"initializer.{index}": name, f"refined.{index}": values}
-        with Path(path).open("wb") as file:
+        where = Path(path)
+        with replacing(where) as temporary, explained(where), temporary.open("wb") as file:
             np.savez(file, **flat)
 
     @classmethod
@@ -279,19 +290,21 @@ class Weights:
             PlanMismatchError: the file does not hold weights.
         """
         try:
-            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                count = sum(name.startswith("name.") for name in file.files)
-                dropped = sum(name.startswith("section.") for name in file.files)
-                refined = sum(name.startswith("initializer.") for name in file.files)
-                if len(file.files) != 3 * count + 2 * dropped + 2 * refined:
-                    raise ValueError("it holds other arrays than names, weights and biases")
-                return cls(
-                    {
-                        str(file[f"name.{i}"]): (file[f"weight.{i}"], file[f"bias.{i}"])
-                        for i in range(count)
-                    },
-                    {str(file[f"section.{i}"]): file[f"constant.{i}"] for i in range(dropped)},
-                    {str(file[f"initializer.{i}"]): file[f"refined.{i}"] for i in range(refined)},
-                )
-        except _UNREADABLE as error:
-            raise PlanMismatchError(f"{path}: not a readable weights file ({error})") from error
+            file = read_archive(Path(path))
+            count = sum(name.startswith("name.") for name in file)
+            dropped = sum(name.startswith("section.") for name in file)
+            refined = sum(name.startswith("initializer.") for name in file)
+            if len(file) != 3 * count + 2 * dropped + 2 * refined:
+                raise ValueError("it holds other arrays than names, weights and biases")
+            return cls(
+                {
+                    str(file[f"name.{i}"]): (file[f"weight.{i}"], file[f"bias.{i}"])
+                    for i in range(count)
+                },
+                {str(file[f"section.{i}"]): file[f"constant.{i}"] for i in range(dropped)},
+                {str(file[f"initializer.{i}"]): file[f"refined.{i}"] for i in range(refined)},
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise PlanMismatchError(
+                f"{path}: not a readable weights file ({error}); make it with --plan"
+            ) from error

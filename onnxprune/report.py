@@ -12,6 +12,7 @@ from onnxprune.comparison import OutputDistance
 from onnxprune.criteria.spectra import Spectrum
 from onnxprune.latency import Latency
 from onnxprune.refinement import Refinement
+from onnxprune.replacing import explained, replacing
 from onnxprune.verdict import Check, table
 
 
@@ -224,9 +225,14 @@ class Report:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the record as JSON."""
+        """Write the record as JSON.
+
+        Raises:
+            OnnxPruneError: it cannot be written.
+        """
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        with replacing(Path(path)) as temporary, explained(Path(path)):
+            temporary.write_text(text + "\n", encoding="utf-8")
 
     def table(self) -> str:
         """The record for a terminal: before and after, output error, what stayed whole."""

@@ -79,7 +79,9 @@ def fuzz(given: argparse.Namespace) -> int:
 
 def done(rows: list[Measurement], seed: int, name: str) -> int:
     """The first input of a seed that was not run."""
-    return max((row["stop"] for row in rows if (row["seed"], row["target"]) == (seed, name)), default=0)
+    return max(
+        (row["stop"] for row in rows if (row["seed"], row["target"]) == (seed, name)), default=0
+    )
 
 
 def part(seed: int, name: str, numbers: range) -> dict[str, Any]:
@@ -128,7 +130,9 @@ def table(rows: list[Measurement]) -> str:
     total = sum(had.total() for had in counts.values())
     found = sum(v for had in counts.values() for k, v in had.items() if k not in ("ok", "refused"))
     where = sum(map(len, places.values()))
-    lines.append(("all", f"{total:,}", "", "", f"{found:,}", f"{where:,}", f"{seconds.total():,.0f}"))
+    lines.append(
+        ("all", f"{total:,}", "", "", f"{found:,}", f"{where:,}", f"{seconds.total():,.0f}")
+    )
     return columns(lines)
 
 

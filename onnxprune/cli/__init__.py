@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType
 from typing import Protocol
 
 from onnxprune.cli import apply, inspect, ops, plot, prune, train
@@ -13,6 +16,7 @@ from onnxprune.errors import OnnxPruneError
 
 EXIT_REFUSED = 1
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class Command(Protocol):
@@ -47,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = COMMANDS[words.pop(0)]
     parser = command.parser()
     try:
-        code = command.run(parser, parser.parse_args(words))
+        with _terminable():
+            code = command.run(parser, parser.parse_args(words))
         sys.stdout.flush()
         return code
     except OnnxPruneError as error:
@@ -56,6 +61,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # printing comes last, and a reader such as `head` has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except MemoryError as error:
+        print(
+            f"onnxprune: out of memory ({str(error) or 'no more can be had'}); bound what is held "
+            "with --max-memory, or give fewer samples with --num-samples or a smaller --batch",
+            file=sys.stderr,
+        )
+        return EXIT_REFUSED
     except KeyboardInterrupt as stop:
         print(f"onnxprune: interrupted; {str(stop) or 'nothing was written'}", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end: as with Ctrl-C, what is unfinished is cleared away."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Inside, SIGTERM raises Terminated, unless the program around has other plans for it."""
+    try:
+        before = signal.getsignal(signal.SIGTERM)
+        ours = before is signal.SIG_DFL
+        if ours:
+            signal.signal(signal.SIGTERM, _terminate)
+    except ValueError:  # not in the main thread, where nobody can be told
+        ours = False
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(_: int, __: FrameType | None) -> None:
+    raise Terminated

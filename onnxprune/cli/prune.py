@@ -320,5 +320,5 @@ def _save_records(result: api.Result, given: argparse.Namespace) -> None:
         if given.plan:
             result.plan.save(given.plan)
             result.weights.save(given.plan.with_suffix(".npz"))
-    except OSError as error:
+    except (OSError, OnnxPruneError) as error:
         raise OnnxPruneError(f"the model was written, but a record was not: {error}") from error

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+
 from fuzzing.wire import FLOATS, TEXTS, integer, spoilt
 
 BOMB_BYTES = 3 << 28
@@ -60,9 +61,10 @@ def odd_npy(array: np.ndarray[Any, Any], rng: Random) -> bytes:
 @cache
 def _bomb() -> bytes:
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(
-        "x.npy", "w", force_zip64=True
-    ) as member:
+    with (
+        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("x.npy", "w", force_zip64=True) as member,
+    ):
         form = {"descr": "<f4", "fortran_order": False, "shape": (BOMB_BYTES // 8, 2)}
         np.lib.format.write_array_header_1_0(member, form)
         for _ in range(BOMB_BYTES >> 20):

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from random import Random
 
 import onnx
-from fuzzing.wire import FLOATS, TEXTS, integer
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from onnx import TensorProto, helper
+
+from fuzzing.wire import FLOATS, TEXTS, integer
 
 DEPTH = 8
 """How deep a random walk goes before it changes something."""
@@ -387,7 +388,9 @@ def _recipe(model: onnx.ModelProto, rng: Random) -> None:
         nodes = [helper.make_node(rng.choice(("Expand", "Tile")), ["one?", "shape?"], ["big?"])]
     last = "big?"
     for number in range(rng.randrange(4)):
-        nodes.append(helper.make_node(rng.choice(("Neg", "Exp", "Relu")), [last], [f"more{number}?"]))
+        nodes.append(
+            helper.make_node(rng.choice(("Neg", "Exp", "Relu")), [last], [f"more{number}?"])
+        )
         last = f"more{number}?"
     readers = [node for node in model.graph.node if node.input]
     if readers:
@@ -419,8 +422,25 @@ OPERATORS = (
     *("BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization"),
     *("LSTM", "GRU", "RNN", "Attention", "Einsum", "If", "Loop", "Scan", "Shape", "Constant"),
     *("Softmax", "ReduceMean", "ReduceSum", "DepthToSpace", "SpaceToDepth", "Unsqueeze", "Squeeze"),
-    *("Flatten", "MaxPool", "AveragePool", "GlobalAveragePool", "Dropout", "Cast", "Where", "Range"),
-    *("QuantizeLinear", "DequantizeLinear", "TopK", "NonZero", "DeformConv", "Compress", "FusedConv"),
+    *(
+        "Flatten",
+        "MaxPool",
+        "AveragePool",
+        "GlobalAveragePool",
+        "Dropout",
+        "Cast",
+        "Where",
+        "Range",
+    ),
+    *(
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "TopK",
+        "NonZero",
+        "DeformConv",
+        "Compress",
+        "FusedConv",
+    ),
     *("FusedGemm", "FusedMatMul", "MultiHeadAttention", "SkipLayerNormalization", "Nothing", ""),
 )
 STRUCTURAL: tuple[Callable[[onnx.ModelProto, Random], None], ...] = (

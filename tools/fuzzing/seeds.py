@@ -115,5 +115,3 @@ def images() -> dict[str, bytes]:
         Image.fromarray(pixels).convert("L").convert(mode).save(stream, "png")
         made[mode] = stream.getvalue()
     return made
-
-

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+from small_reports import report
+
 from fuzzing import seeds
 from fuzzing.archives import npy, odd_json, odd_npy, odd_npz
 from fuzzing.protobufs import mutated
 from fuzzing.wire import INTEGERS, TEXTS, spoilt
-from small_reports import report
-
 from onnxprune import cli
 from onnxprune.api import apply_plan
 from onnxprune.calibration import InputSpec, Preprocessing, load_calibration
@@ -48,7 +48,7 @@ SECRET = b"what lies outside of the folder " * 64
 """Content of ``outside.bin`` beside the worker's folder, which no model may read."""
 
 
-class Finding(Exception):
+class BrokenPropertyError(Exception):
     """A property does not hold although nothing else was raised."""
 
 
@@ -92,7 +92,7 @@ def _external(rng: Random) -> Files:
 def _read_model(folder: Path) -> None:
     model = load(folder / "in.onnx")
     if SECRET[:32] in model.SerializePartialToString():
-        raise Finding("a file outside of the model's folder was read")
+        raise BrokenPropertyError("a file outside of the model's folder was read")
     for value in survey(model).inputs.values():
         str(value)
 
@@ -100,7 +100,7 @@ def _read_model(folder: Path) -> None:
 def _load_model(folder: Path) -> None:
     model = load(folder / "in.onnx")
     if SECRET[:32] in model.SerializePartialToString():
-        raise Finding("a file outside of the model's folder was read")
+        raise BrokenPropertyError("a file outside of the model's folder was read")
 
 
 # --- samples ------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def _read_samples(folder: Path, inputs: tuple[InputSpec, ...], **options: Any) -
     found = load_calibration(files[0], inputs, **options)
     for feed in found.batches(np.arange(len(found)), 3):
         if not all(np.isfinite(array).all() for array in feed.values()):
-            raise Finding("samples that are not finite")
+            raise BrokenPropertyError("samples that are not finite")
     found.summary()
 
 
@@ -188,7 +188,7 @@ def _apply(folder: Path) -> None:
         apply_plan(model, Plan.load(folder / "plan.json"), output, found)
     except OnnxPruneError:
         if output.exists():
-            raise Finding("an output although the plan was refused") from None
+            raise BrokenPropertyError("an output although the plan was refused") from None
         raise
     check_file(output, onnx.load(model))
 
@@ -266,15 +266,19 @@ def _read_command_line(folder: Path) -> None:
 def run_command(words: list[str], folder: Path) -> int:
     """The command; its exit code, which is one of those it may have."""
     said = io.StringIO()
-    with contextlib.chdir(folder), contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stderr(said),
+        contextlib.redirect_stdout(said),
+    ):
         try:
             code = cli.main(words)
         except SystemExit as stopped:
             code = int(stopped.code or 0)
     if code not in (0, 1, 2):
-        raise Finding(f"exit code {code}: {said.getvalue()[-500:]}")
+        raise BrokenPropertyError(f"exit code {code}: {said.getvalue()[-500:]}")
     if code and not said.getvalue().strip():
-        raise Finding(f"exit code {code} without a word")
+        raise BrokenPropertyError(f"exit code {code} without a word")
     return code
 
 
@@ -297,7 +301,7 @@ def _prune(folder: Path) -> None:
     code = run_command([*words, "--report", "report.json"], folder)
     output = folder / "out.onnx"
     if output.exists() != (code == 0):
-        raise Finding(f"exit code {code} and {'an' if output.exists() else 'no'} output")
+        raise BrokenPropertyError(f"exit code {code} and {'an' if output.exists() else 'no'} output")
     if code == 0:
         check_file(output, load(folder / "in.onnx"), {"x": seeds.samples()[:2]})
 

@@ -21,7 +21,14 @@ TEXTS = (
     "%s%n{0}",
     "a" * 5000,
 )
-MAGICS = (b"\x93NUMPY\x01\x00", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n", b"\x08\x08", b"\x80\x04", b"[[[[")
+MAGICS = (
+    b"\x93NUMPY\x01\x00",
+    b"PK\x03\x04",
+    b"\x89PNG\r\n\x1a\n",
+    b"\x08\x08",
+    b"\x80\x04",
+    b"[[[[",
+)
 
 
 def integer(rng: Random, old: int = 0) -> int:

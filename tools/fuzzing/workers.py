@@ -26,7 +26,7 @@ from types import FrameType
 from typing import Any
 
 from fuzzing.targets import READERS, SECRET, Files
-
+from onnxprune import array_archive
 from onnxprune.errors import OnnxPruneError
 
 MEMORY = 1 << 30
@@ -167,6 +167,7 @@ def _limit() -> None:
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    array_archive.memory = lambda: MEMORY
 
 
 def _ring(_: int, __: FrameType | None) -> None:
@@ -234,5 +235,3 @@ class Watch:
         whole = os.path.join(os.path.realpath(os.path.dirname(name)), os.path.basename(name))
         temporary = whole.startswith(f"{tempfile.gettempdir()}/onnxprune-")
         return whole.startswith(self._place) or temporary or whole in ("/dev/null", "/dev/shm")
-
-
