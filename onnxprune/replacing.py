@@ -68,7 +68,7 @@ def unnamed(path: Path) -> Iterator[Path]:
 
 
 def _opened(path: Path) -> int | None:
-    """A handle of a new file without a name, beside ``path``; None where there are no such files."""
+    """A handle of a new file without a name, beside ``path``; None where there is no such thing."""
     if _UNNAMED is None or not os.path.isdir("/proc/self/fd"):
         return None
     with contextlib.suppress(OSError):

@@ -301,7 +301,9 @@ def _prune(folder: Path) -> None:
     code = run_command([*words, "--report", "report.json"], folder)
     output = folder / "out.onnx"
     if output.exists() != (code == 0):
-        raise BrokenPropertyError(f"exit code {code} and {'an' if output.exists() else 'no'} output")
+        raise BrokenPropertyError(
+            f"exit code {code} and {'an' if output.exists() else 'no'} output"
+        )
     if code == 0:
         check_file(output, load(folder / "in.onnx"), {"x": seeds.samples()[:2]})
 
