@@ -144,11 +144,8 @@ def test_every_type_of_tensor_is_measured_right(kind: int) -> None:
 
 
 def test_sound_models_pass() -> None:
-    for name, make in MICRO_MODELS.items():
-        try:
-            require_sound(make())
-        except UnsupportedModelError as error:
-            pytest.fail(f"{name}: {error}")
+    for make in MICRO_MODELS.values():
+        require_sound(make())
 
 
 def test_what_fails_in_an_invalid_model_is_its_fault() -> None:
