@@ -19,7 +19,7 @@ from onnxprune.criteria.protocol import Moments
 from onnxprune.errors import CalibrationError, OnnxPruneError
 from onnxprune.methods import METHODS
 from onnxprune.options import Options
-from onnxprune.refinement import FORMS, Budget, OptimizerName, Refine
+from onnxprune.refinement import FORMS, Budget, MethodName, OptimizerName, Refine
 from onnxprune.target import Target, meanings
 
 EXAMPLES = """\
@@ -185,6 +185,11 @@ def _add_refinement(parser: argparse.ArgumentParser) -> None:
         help=f"default: {Refine.optimizer}",
     )
     refining.add_argument(
+        "--refine-method",
+        choices=get_args(MethodName),
+        help=f"decorrelated: layers learn to read uncorrelated inputs (default: {Refine.method})",
+    )
+    refining.add_argument(
         "--refine-blocks",
         metavar="WEIGHT",
         type=float,
@@ -291,6 +296,7 @@ def _refine(given: argparse.Namespace) -> Refine | None:
     details: dict[str, Any] = {
         "rate": given.refine_rate,
         "optimizer": given.refine_optimizer,
+        "method": given.refine_method,
         "blocks": given.refine_blocks,
         "augment": given.augment and tuple(given.augment),
     }
