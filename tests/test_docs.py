@@ -268,3 +268,10 @@ def test_the_public_names_are_importable():
     for name in onnxprune.__all__:
         assert getattr(onnxprune, name).__doc__
     assert len(onnxprune.__all__) <= 15
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_tests_that_documents_name_exist(path):
+    for file, name in re.findall(r"`(test_\w+)::(test_\w+)`", path.read_text(encoding="utf-8")):
+        source = (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8")
+        assert f"\ndef {name}(" in source, f"{file}::{name}"

@@ -163,6 +163,11 @@ def _pad(node: gs.Node, x: torch.Tensor) -> torch.Tensor:
     return functional.pad(x, sides)
 
 
+def _gather(node: gs.Node, x: torch.Tensor) -> torch.Tensor:
+    indices = torch.from_numpy(node.inputs[1].values.astype(np.int64)).to(x.device)
+    return x.index_select(node.attrs.get("axis", 0), indices)
+
+
 def _clip(node: gs.Node, x: torch.Tensor) -> torch.Tensor:
     low, high = (tensor.values.item() for tensor in node.inputs[1:3])
     return torch.clamp(x, low, high)
@@ -178,6 +183,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "GlobalAveragePool": lambda _, x: x.mean((2, 3), keepdim=True),
     "ReduceMean": lambda node, x: x.mean(tuple(node.attrs["axes"]), bool(node.attrs["keepdims"])),
     "Flatten": lambda _, x: torch.flatten(x, 1),
+    "Gather": _gather,
+    "Identity": lambda _, x: x,
     "Slice": _slice,
     "Pad": _pad,
 }
