@@ -89,8 +89,8 @@ class Refine:
             divergence of the network's outputs; 0 for none.
         augment: random changes of the samples that are fitted on, which the original sees too; see
             ``train.augmentation``.
-        method: "backprop", or "decorrelated" for layers that learn to read uncorrelated inputs
-            (see ``train.decorrelation``), from a tenth of the budget before weights move.
+        method: "backprop", or "decorrelated" for layers that read uncorrelated inputs, by
+            transforms that a tenth of the budget learns first (see ``train.decorrelation``).
     """
 
     budget: Budget

@@ -187,7 +187,7 @@ def _add_refinement(parser: argparse.ArgumentParser) -> None:
     refining.add_argument(
         "--refine-method",
         choices=get_args(MethodName),
-        help=f"decorrelated: layers learn to read uncorrelated inputs (default: {Refine.method})",
+        help=f"decorrelated: layers read uncorrelated inputs (default: {Refine.method})",
     )
     refining.add_argument(
         "--refine-blocks",

@@ -30,7 +30,7 @@ from onnxprune.train.allowance import Allowance
 from onnxprune.train.augmentation import augmentations
 from onnxprune.train.decorrelation import Decorrelation
 from onnxprune.train.divergence import Measure, block_measure, measures_of, total
-from onnxprune.train.network import NO_TAPS, Taps, TrainableNetwork
+from onnxprune.train.network import TrainableNetwork
 from onnxprune.train.optimizer import make_optimizer
 from onnxprune.train.options import TrainOptions
 from onnxprune.train.schedule import one_cycle
@@ -145,9 +145,9 @@ class Course:
     def decorrelate(self, allowance: Allowance) -> None:
         """Let layers learn to read uncorrelated inputs, while what they compute stays as it is.
 
-        A network that is trained has weights W for inputs x. Were R to move away from the identity
-        beside them, A = W R would no longer be what recovery has found: R is learnt first, and the
-        training starts from W R^-1.
+        A network that is trained has its weights A already. R is learnt first, for weights that
+        stay what they are, and training starts from W = A R^-1 and leaves R alone: moving on, it
+        would take A = W R away from what recovery has found faster than gradients bring it back.
         """
         if self._decorrelation is None:
             return
@@ -155,7 +155,8 @@ class Course:
             for rows in self._steps():
                 if allowance.used >= 1:
                     break
-                taps = self._taps()
+                torch.manual_seed(int(self._rng.integers(2**63)))  # by which rows are chosen
+                taps = self._decorrelation.taps()
                 for lesson in self._teacher.lessons(rows, self._changed if self._augment else None):
                     self.network(tensors(lesson.feed, self.network.device), taps=taps)
                 self._decorrelation.learn()
@@ -179,13 +180,13 @@ class Course:
         self.network.load_state_dict(self._start)
         optimizer = self._optimizer()
         last, seen = self.first, 0
-        with torch.random.fork_rng(), self._counter(label, allowance) as bar:
+        with self._counter(label, allowance) as bar:
             for rows in self._steps():
                 if allowance.used >= 1:
                     break
                 for group in optimizer.param_groups:
                     group["lr"] = rate * one_cycle(allowance.used, 0.0)
-                loss = self._step(optimizer, rows, allowance)
+                loss = self._step(optimizer, rows)
                 allowance.taken += 1
                 if not math.isfinite(loss):
                     return math.inf
@@ -217,36 +218,27 @@ class Course:
             for start in range(0, order.size, self._step_size):
                 yield order[start : start + self._step_size]
 
-    def _step(
-        self, optimizer: torch.optim.Optimizer, rows: IndexArray, allowance: Allowance
-    ) -> float:
+    def _step(self, optimizer: torch.optim.Optimizer, rows: IndexArray) -> float:
         """One step on the mean over these samples, which may come in several batches."""
         measures = [*self._outputs, *self._blocks]
         optimizer.zero_grad(set_to_none=True)
-        taps = self._taps()
         summed = 0.0
         for lesson in self._teacher.lessons(rows, self._changed if self._augment else None):
-            loss = self._rows(lesson, measures, taps).sum() / rows.size
+            loss = self._rows(lesson, measures).sum() / rows.size
             loss.backward()  # type: ignore[no-untyped-call]
             summed += float(loss.detach())
         optimizer.step()
-        if self._decorrelation is not None:
-            self._decorrelation.learn()
         return summed
-
-    def _taps(self) -> Taps:
-        torch.manual_seed(int(self._rng.integers(2**63)))  # by which rows are chosen
-        return NO_TAPS if self._decorrelation is None else self._decorrelation.taps()
 
     def _changed(self, feed: Feed) -> Feed:
         for change in self._augment:
             feed = change(feed, self._rng)
         return feed
 
-    def _rows(self, lesson: Lesson, measures: Sequence[Measure], taps: Taps = NO_TAPS) -> Tensor:
+    def _rows(self, lesson: Lesson, measures: Sequence[Measure]) -> Tensor:
         device = self.network.device
         names = tuple(dict.fromkeys(measure.name for measure in measures))
-        made = self.network(tensors(lesson.feed, device), taps=taps, wanted=names)
+        made = self.network(tensors(lesson.feed, device), wanted=names)
         reference = tensors({name: lesson.reference[name] for name in names}, device)
         return total(measures, reference, made, lesson.samples)
 
