@@ -36,6 +36,23 @@ _EXECUTION_PROVIDERS: dict[Provider, list[str]] = {
 # Protobuf refuses messages of 2 GiB; the graph around the weights gets the remaining 64 MiB.
 _MAX_WEIGHT_BYTES = 2**31 - 2**26
 
+# Distributions that provide the module onnxruntime; asking for each by name is quick, while finding
+# out which distributions provide a module reads the file lists of all that are installed.
+_FLAVOURS = (
+    "onnxruntime",
+    "onnxruntime-directml",
+    "onnxruntime-gpu",
+    "onnxruntime-migraphx",
+    "onnxruntime-openvino",
+    "onnxruntime-qnn",
+    "onnxruntime-rocm",
+    "onnxruntime-training",
+    "onnxruntime-training-cpu",
+    "onnxruntime-windowsml",
+    "ort-nightly",
+    "ort-nightly-gpu",
+)
+
 _FATAL = 4  # log severity: everything below is raised as an exception anyway
 
 
@@ -66,8 +83,12 @@ def flavour_advice(
 
 
 def _installed_flavours() -> list[str]:
-    providers = metadata.packages_distributions().get("onnxruntime", [])
-    return sorted(set(providers))
+    found = []
+    for name in _FLAVOURS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            metadata.distribution(name)
+            found.append(name)
+    return sorted(found)
 
 
 def _check_flavours() -> None:

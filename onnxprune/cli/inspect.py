@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from onnxprune.cli import arguments
+from onnxprune.cli import shared
 from onnxprune.model import load
 from onnxprune.survey import survey
 
@@ -19,24 +19,13 @@ def parser() -> argparse.ArgumentParser:
         "Needs no samples.",
     )
     parser.add_argument("model", metavar="IN", type=Path, help="the trained model")
-    parser.add_argument(
-        "--shape",
-        metavar="NAME:1x3x224x224",
-        type=arguments.input_shape,
-        action="append",
-        default=[],
-        help="an input's shape, where the model leaves extents open; repeat for several inputs "
-        "(default: a batch of 1)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the record instead of tables")
+    shared.add_shapes(parser)
+    shared.add_json(parser, "tables")
     return parser
 
 
 def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     """Print the record and return the exit code."""
-    shapes = dict(given.shape)
-    if len(shapes) < len(given.shape):
-        parser.error("give one --shape for each input")
-    record = survey(load(given.model), shapes)
+    record = survey(load(given.model), shared.shapes(parser, given))
     print(json.dumps(record.to_dict(), indent=1) if given.json else record.table())
     return 0
