@@ -133,6 +133,21 @@ class TensorType:
     shape: tuple[int | str | None, ...]
 
 
+@dataclass(frozen=True)
+class Assigned:
+    """A node and the execution provider that onnxruntime gave it to.
+
+    Attributes:
+        name: the node's; it may be empty.
+        op: its operator.
+        provider: as onnxruntime calls it.
+    """
+
+    name: str
+    op: str
+    provider: str
+
+
 class Session:
     """A loaded model that runs on the provider it was asked to run on, or does not exist.
 
@@ -162,6 +177,7 @@ class Session:
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         self._name = str(model) if isinstance(model, (str, Path)) else "the model"
         try:
             with _loadable(model) as source:
@@ -207,6 +223,19 @@ class Session:
                 f"onnxruntime failed while running {self._name}: {error}"
             ) from error
         return results
+
+    def assignment(self) -> list[Assigned] | None:
+        """Which provider each node of the graph was given to, of a session with a profile.
+
+        None if this onnxruntime is too old to say.
+        """
+        if not hasattr(self._session, "get_provider_graph_assignment_info"):
+            return None
+        return [
+            Assigned(str(node.name), str(node.op_type), str(part.ep_name))
+            for part in self._session.get_provider_graph_assignment_info()
+            for node in part.get_nodes()
+        ]
 
     def end_profile(self) -> Path:
         """Stops recording; the JSON file that holds the record."""
@@ -260,6 +289,11 @@ def _open(
     if wanted[0] not in active:
         raise OnnxPruneError(_not_active(provider, f"only {', '.join(active)} started"))
     return session
+
+
+def execution_provider(provider: Provider) -> str:
+    """What onnxruntime calls a provider."""
+    return _EXECUTION_PROVIDERS[provider][0]
 
 
 def _not_active(provider: Provider, why: str) -> str:

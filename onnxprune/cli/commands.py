@@ -69,6 +69,7 @@ COMMANDS: Mapping[str, Command] = {
     command.name: command
     for command in (
         Command("apply", "cut a model again as a saved plan says; needs no samples"),
+        Command("bench", "latency of one or several models, measured in turns"),
         Command("inspect", "what can be pruned, what cannot, and why; needs no samples"),
         Command("ops", "the operators that channels pass through"),
         Command("plot", "a figure of a report, or of the history of a training"),
