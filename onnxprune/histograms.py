@@ -11,7 +11,7 @@ from onnxprune.benchmark_record import Benchmark, BenchRow
 from onnxprune.figures import STYLE
 
 BINS = 60
-SHOWN = 99.5
+SHOWN = 99
 """Percentile of the slowest model up to which times are shown; a few are many times as long."""
 
 
@@ -49,4 +49,4 @@ def _histograms(axes: Axes, rows: list[BenchRow]) -> None:
         weights = np.full(own.size, 1 / own.size)
         axes.hist(own, bins, weights=weights, histtype="stepfilled", color=colour, alpha=0.35)
         axes.axvline(float(np.median(own)), color=colour, linewidth=1.2, label=label)
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, handlelength=1.0)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from onnxprune.cli.commands import COMMANDS, PRUNE, hint
+from onnxprune.cli.config import parse
 from onnxprune.errors import OnnxPruneError
 
 __all__ = ["COMMANDS", "main"]
@@ -30,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if meant:
         parser.error(meant)
     try:
-        code = command.run(parser, parser.parse_args(words))
+        given = parse(parser, words, command.name, [PRUNE.name, *COMMANDS])
+        code = command.run(parser, given)
         sys.stdout.flush()
         return code
     except OnnxPruneError as error:

@@ -30,8 +30,8 @@ def add_judging(container: argparse._ActionsContainer, labels: str) -> None:
     judging.add_argument(
         "--eval",
         metavar="FILE.py:FUNCTION",
-        help="judge models by function(predict) -> number, higher is better, where predict takes a "
-        "dictionary of input arrays and returns the list of outputs",
+        help="judge models by function(predict) -> number, or one for each sample, higher is "
+        "better, where predict takes a dictionary of input arrays and returns the list of outputs",
     )
     judging.add_argument("--labels", metavar="FILE.npy", help=labels)
 
@@ -39,7 +39,7 @@ def add_judging(container: argparse._ActionsContainer, labels: str) -> None:
 def add_num_samples(container: argparse._ActionsContainer) -> None:
     """Enter ``--num-samples``."""
     container.add_argument(
-        "--num-samples", metavar="N", type=int, help="use a random subset of samples"
+        "--num-samples", metavar="N", type=arguments.positive, help="use a random subset of samples"
     )
 
 
