@@ -56,7 +56,9 @@ class RandomInputs:
         Raises:
             OnnxPruneError: a shape does not fit, extents stay open, or the batch is another one.
         """
-        return random_feed(model, run_shapes(model, self.shapes, batch, where), self.seed)
+        own = declared_extents(model)
+        stated = {name: shape for name, shape in self.shapes.items() if name in own}
+        return random_feed(model, run_shapes(model, stated, batch, where), self.seed)
 
 
 @dataclass(frozen=True)

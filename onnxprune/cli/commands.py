@@ -71,6 +71,7 @@ COMMANDS: Mapping[str, Command] = {
         Command("apply", "cut a model again as a saved plan says; needs no samples"),
         Command("bench", "latency of one or several models, measured in turns"),
         Command("compare", "how far the outputs of two models are apart, with bounds for CI"),
+        Command("completion", "a script that completes all this in bash, zsh, fish or tcsh"),
         Command("inspect", "what can be pruned, what cannot, and why; needs no samples"),
         Command("ops", "the operators that channels pass through"),
         Command("plot", "a figure of a report, or of the history of a training"),

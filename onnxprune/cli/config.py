@@ -55,7 +55,7 @@ def parse(
 
 def _named(words: Sequence[str]) -> Path | None:
     """The file that ``--config`` names, if it does."""
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     finder.add_argument("--config", type=Path)
     try:
         return cast("Path | None", finder.parse_known_args(words)[0].config)

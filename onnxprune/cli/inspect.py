@@ -10,6 +10,12 @@ from onnxprune.cli import shared
 from onnxprune.model import load
 from onnxprune.survey import survey
 
+EXAMPLES = """\
+examples:
+  onnxprune inspect in.onnx
+  onnxprune inspect in.onnx --shape images:1x3x640x640 --json
+"""
+
 
 def parser() -> argparse.ArgumentParser:
     """The words and flags of the command."""
@@ -17,6 +23,8 @@ def parser() -> argparse.ArgumentParser:
         prog="onnxprune inspect",
         description="Show the channel groups of a model, what stays whole, and why. "
         "Needs no samples.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="IN", type=Path, help="the trained model")
     shared.add_shapes(parser)

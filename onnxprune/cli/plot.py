@@ -12,6 +12,12 @@ from onnxprune.saved_report import SavedReport
 from onnxprune.train.history import Row, read_history
 from onnxprune.train.options import LOGS
 
+EXAMPLES = """\
+examples:
+  onnxprune plot report.json figure.svg
+  onnxprune plot run.csv curves.png
+"""
+
 
 def parser() -> argparse.ArgumentParser:
     """The words and flags of the command."""
@@ -21,6 +27,8 @@ def parser() -> argparse.ArgumentParser:
         "principal components needed, cumulative variance, spectra and prices; or the history of "
         "a training: loss, accuracy, learning rate. "
         "Needs matplotlib, which the extra [plot] installs.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "report",

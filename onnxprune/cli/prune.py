@@ -37,6 +37,8 @@ examples:
   onnxprune trained.onnx out.onnx --statistics learnt.npz --method snp --target macs=0.5
   onnxprune apply in.onnx plan.json again.onnx --weights plan.npz
   onnxprune plot report.json figure.svg
+  onnxprune compare in.onnx out.onnx --data samples.npz --max-error 0.05
+  onnxprune bench in.onnx out.onnx --batch 1 8
   onnxprune inspect in.onnx
   onnxprune ops
 
