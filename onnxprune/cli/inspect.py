@@ -7,8 +7,6 @@ import json
 from pathlib import Path
 
 from onnxprune.cli import shared
-from onnxprune.model import load
-from onnxprune.survey import survey
 
 EXAMPLES = """\
 examples:
@@ -34,6 +32,9 @@ def parser() -> argparse.ArgumentParser:
 
 def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     """Print the record and return the exit code."""
+    from onnxprune.model import load
+    from onnxprune.survey import survey
+
     record = survey(load(given.model), shared.shapes(parser, given))
     print(json.dumps(record.to_dict(), indent=1) if given.json else record.table())
     return 0
