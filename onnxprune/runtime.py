@@ -1,17 +1,13 @@
-"""The only importer of onnxruntime: which flavour is installed, sessions, providers, errors."""
+"""The only importer of onnxruntime: sessions, providers, errors."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import math
-import platform
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from onnxprune.arrays import Array, Feed
 from onnxprune.errors import CalibrationError, OnnxPruneError, UnsupportedModelError
+from onnxprune.flavours import check_flavours
 from onnxprune.widening import widened
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
@@ -36,72 +33,10 @@ _EXECUTION_PROVIDERS: dict[Provider, list[str]] = {
 # Protobuf refuses messages of 2 GiB; the graph around the weights gets the remaining 64 MiB.
 _MAX_WEIGHT_BYTES = 2**31 - 2**26
 
-# Distributions that provide the module onnxruntime; asking for each by name is quick, while finding
-# out which distributions provide a module reads the file lists of all that are installed.
-_FLAVOURS = (
-    "onnxruntime",
-    "onnxruntime-directml",
-    "onnxruntime-gpu",
-    "onnxruntime-migraphx",
-    "onnxruntime-openvino",
-    "onnxruntime-qnn",
-    "onnxruntime-rocm",
-    "onnxruntime-training",
-    "onnxruntime-training-cpu",
-    "onnxruntime-windowsml",
-    "ort-nightly",
-    "ort-nightly-gpu",
-)
-
 _FATAL = 4  # log severity: everything below is raised as an exception anyway
 
 
-def flavour_advice(
-    installed: Sequence[str],
-    system: str = sys.platform,
-    machine: str = platform.machine(),
-) -> str | None:
-    """What to do about the installed distributions of onnxruntime; None when there is one.
-
-    Args:
-        installed: names of the distributions that provide the module ``onnxruntime``.
-        system: as ``sys.platform``.
-        machine: as ``platform.machine()``.
-    """
-    has_gpu_wheels = (system, machine) in {("linux", "x86_64"), ("win32", "AMD64")}
-    wanted = "onnxruntime-gpu" if has_gpu_wheels else "onnxruntime"
-    if not installed:
-        return f"onnxruntime is missing: install it with `pip install {wanted}`"
-    if len(installed) == 1:
-        return None
-    names = sorted(installed)
-    return (
-        f"several distributions overwrite each other's onnxruntime: {', '.join(names)}; run "
-        f"`pip uninstall {' '.join(names)}`, then `pip install` only the one you want "
-        f"({wanted} on this platform)"
-    )
-
-
-def _installed_flavours() -> list[str]:
-    found = []
-    for name in _FLAVOURS:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            metadata.distribution(name)
-            found.append(name)
-    return sorted(found)
-
-
-def _check_flavours() -> None:
-    installed = _installed_flavours()
-    advice = flavour_advice(installed)
-    # A build from source may lack metadata and still work.
-    if not installed and importlib.util.find_spec("onnxruntime") is None:
-        raise ImportError(advice)
-    if len(installed) > 1:
-        warnings.warn(str(advice), stacklevel=2)
-
-
-_check_flavours()
+check_flavours()
 
 import onnxruntime  # noqa: E402 - the check above explains a failing import
 from onnxruntime.capi import onnxruntime_pybind11_state as _state  # noqa: E402

@@ -178,3 +178,28 @@ def test_a_run_with_a_file_makes_what_the_flags_make(folder, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["settings"] == plain["settings"]
     assert onnx.load("again.onnx") == onnx.load("out.onnx")
+
+
+class Pairs(argparse.Action):
+    """A flag of a command's own kind: NAME=VALUE, each name once."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        name, _, value = str(values).partition("=")
+        pairs = getattr(namespace, self.dest) or {}
+        if name in pairs:
+            raise argparse.ArgumentError(self, f"{name} is given twice")
+        setattr(namespace, self.dest, pairs | {name: value})
+
+
+def test_a_flag_with_an_action_of_its_own(folder, capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--pair", action=Pairs)
+    words = ["--config", "c.toml"]
+    Path("c.toml").write_text("pair = ['a=1', 'b=2']", encoding="utf-8")
+    assert parse(parser, words, "prune", TABLES).pair == {"a": "1", "b": "2"}
+    assert parse(parser, [*words, "--pair", "c=3"], "prune", TABLES).pair == {"c": "3"}
+    Path("c.toml").write_text("pair = ['a=1', 'a=2']", encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        parse(parser, words, "prune", TABLES)
+    assert "c.toml: key 'pair': a is given twice" in capsys.readouterr().err

@@ -43,8 +43,7 @@ def parse(
     values = {key: _Reader(parser, file, key)(flags[key], value) for key, value in stated.items()}
     for key in values:
         flags[key].required = False
-    given = parser.parse_args(words)
-    typed = _typed(parser, words)
+    given, typed = _parsed(parser, words)
     exclusive = _exclusive(parser, file, values, flags)
     for key, value in values.items():
         dest = flags[key].dest
@@ -127,13 +126,24 @@ class _Reader:
         """What the flag would be if the value had been written on the command line."""
         if isinstance(action, argparse.BooleanOptionalAction) or action.nargs == 0:
             return self._switch(action, value)
-        many = isinstance(action, argparse._AppendAction) or action.nargs in ("+", "*")
-        if many:
-            items = value if isinstance(value, list) else [value]
-            if not items:
-                self._refuse("an empty list", "a value, or a list of some")
-            return [self._single(action, item) for item in items]
-        return self._single(action, value)
+        once = isinstance(action, argparse._StoreAction)
+        if once and action.nargs not in ("+", "*"):
+            return self._single(action, value)
+        items = value if isinstance(value, list) else [value]
+        if not items:
+            self._refuse("an empty list", "a value, or a list of some")
+        found = [self._single(action, item) for item in items]
+        return found if once else self._repeated(action, found)
+
+    def _repeated(self, action: argparse.Action, values: list[Any]) -> Any:
+        """What a flag makes of being given several times."""
+        made = argparse.Namespace(**{action.dest: action.default})
+        try:
+            for value in values:
+                action(self._parser, made, value, f"--{self._key}")
+        except argparse.ArgumentError as error:
+            self._parser.error(f"{self._file}: key '{self._key}': {error.message}")
+        return getattr(made, action.dest)
 
     def _switch(self, action: argparse.Action, value: object) -> Any:
         if not isinstance(value, bool):
@@ -188,16 +198,22 @@ def _spelt(value: object) -> str:
     return kinds.get(type(value), f"a {type(value).__name__}")
 
 
-def _typed(parser: argparse.ArgumentParser, words: Sequence[str]) -> set[str]:
-    """Where argparse stores what the command line itself states."""
-    defaults = {action: action.default for action in parser._actions}
-    for action in defaults:
-        action.default = argparse.SUPPRESS
+def _parsed(
+    parser: argparse.ArgumentParser, words: Sequence[str]
+) -> tuple[argparse.Namespace, set[str]]:
+    """What the words state, and where argparse stores what they state and defaults do not."""
+    typed: set[str] = set()
+    plain = parser._get_values
+
+    def values(action: argparse.Action, strings: list[str]) -> Any:
+        typed.add(action.dest)
+        return plain(action, strings)
+
+    parser._get_values = values  # type: ignore[assignment,method-assign]
     try:
-        return set(vars(parser.parse_args(words)))
+        return parser.parse_args(words), typed
     finally:
-        for action, default in defaults.items():
-            action.default = default
+        del parser._get_values
 
 
 def _exclusive(
