@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from onnxprune.arrays import Feed
-from onnxprune.progress import shown
+from onnxprune.interleaving import timed_in_turns
 from onnxprune.runtime import ModelSource, Provider, Session
-
-MIN_RUNS = 5  # of each model, however long they take
-
-INTERRUPTED = 1.1
-"""Wall time of a run on one thread relative to its CPU time, from which it was interrupted.
-
-On a busy core long runs are interrupted more often than short ones, so that a smaller model would
-seem faster than it is.
-"""
-
-
-_Run = tuple[float, float]
-"""Wall time and the thread's CPU time of a run, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -71,23 +58,16 @@ def interleaved_latency(
         One record for each model, in order.
     """
     sessions = [Session(model, provider=provider, threads=threads) for model in models]
-    for _ in range(warmup):
-        for session in sessions:
-            session.run(feed)
-    times: list[list[_Run]] = [[] for _ in sessions]
-    deadline = time.perf_counter() + budget_seconds
-    for done in shown(range(max(runs, 1)), "measuring latency", progress=progress):
-        if done >= MIN_RUNS and time.perf_counter() > deadline:
-            break
-        for session, own in zip(sessions, times, strict=True):
-            start, cpu = time.perf_counter(), time.thread_time()
-            session.run(feed)
-            own.append((time.perf_counter() - start, time.thread_time() - cpu))
-    counted = [[wall for wall, cpu in own if wall <= INTERRUPTED * cpu] for own in times]
-    alone = provider == "cpu" and threads == 1
-    if not alone or min(map(len, counted), default=0) < MIN_RUNS:
-        counted = [[wall for wall, _ in own] for own in times]
+    timings = timed_in_turns(
+        [partial(session.run, feed) for session in sessions],
+        runs=runs,
+        warmup=warmup,
+        budget_seconds=budget_seconds,
+        alone=provider == "cpu" and threads == 1,
+        progress=progress,
+    )
     return [
-        Latency(1000 * float(np.median(own)), 1000 * float(np.percentile(own, 90)), len(every))
-        for own, every in zip(counted, times, strict=True)
+        Latency(float(np.median(own)), float(np.percentile(own, 90)), timing.runs)
+        for timing in timings
+        for own in [timing.milliseconds]
     ]

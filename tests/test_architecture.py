@@ -174,10 +174,11 @@ def test_the_loop_of_training_knows_no_method():
     assert offences(loop, inside("train.method")) != []
 
 
-def test_only_figures_need_matplotlib_and_only_their_command_needs_figures() -> None:
-    assert exactly(everything_but("curves", "figures", "panels"), ("matplotlib",)) == []
-    others = everything_but("curves", "figures", "cli.plot")
-    assert exactly(others, inside("curves", "figures", "panels")) == []
+def test_only_figures_need_matplotlib_and_only_their_commands_need_figures() -> None:
+    drawing = ("curves", "figures", "histograms", "panels")
+    assert exactly(everything_but(*drawing), ("matplotlib",)) == []
+    others = everything_but(*drawing, "cli.bench", "cli.plot")
+    assert exactly(others, inside(*drawing)) == []
 
 
 def test_there_is_no_module_for_leftovers() -> None:

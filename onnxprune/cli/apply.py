@@ -9,12 +9,20 @@ from onnxprune.api import apply_plan
 from onnxprune.cli.places import check_places
 from onnxprune.plan import Plan, Weights
 
+EXAMPLES = """\
+examples:
+  onnxprune apply in.onnx plan.json again.onnx
+  onnxprune apply in.onnx plan.json again.onnx --weights plan.npz
+"""
+
 
 def parser() -> argparse.ArgumentParser:
     """The words and flags of the command."""
     parser = argparse.ArgumentParser(
         prog="onnxprune apply",
         description="Cut a model as a saved plan says. Needs no samples.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="IN", type=Path, help="the model the plan was made for")
     parser.add_argument("plan", metavar="PLAN.json", type=Path)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from onnxprune.cli.figure_files import ENDINGS, check_ending, needing_matplotlib
 from onnxprune.cli.places import check_places
-from onnxprune.errors import MissingLibraryError
 from onnxprune.replacing import replacing
 from onnxprune.saved_report import SavedReport
 from onnxprune.train.history import Row, read_history
 from onnxprune.train.options import LOGS
 
-ENDINGS = (".svg", ".png", ".pdf")
+EXAMPLES = """\
+examples:
+  onnxprune plot report.json figure.svg
+  onnxprune plot run.csv curves.png
+"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,6 +27,8 @@ def parser() -> argparse.ArgumentParser:
         "principal components needed, cumulative variance, spectra and prices; or the history of "
         "a training: loss, accuracy, learning rate. "
         "Needs matplotlib, which the extra [plot] installs.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "report",
@@ -38,21 +44,15 @@ def parser() -> argparse.ArgumentParser:
 
 def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     """Draw the figure and return the exit code."""
-    if given.figure.suffix.lower() not in ENDINGS:
-        parser.error(f"{given.figure}: name a file that ends in {', '.join(ENDINGS)}")
+    check_ending(parser, given.figure)
     check_places(parser, {"REPORT.json": given.report}, {"OUT": given.figure})
     source: SavedReport | list[Row]
     if given.report.suffix.lower() in LOGS:
         source = read_history(given.report)
     else:
         source = SavedReport.load(given.report)
-    try:  # only this command needs matplotlib, and only it pays for the import
+    with needing_matplotlib():
         from onnxprune import curves, figures
-    except ImportError as error:
-        raise MissingLibraryError(
-            f"plots need matplotlib ({error}); install it: pip install matplotlib, or this "
-            "package with its extra [plot]"
-        ) from error
     if isinstance(source, SavedReport):
         figure = figures.draw(source)
     else:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from onnxprune import api
 from onnxprune.allocation import ALLOCATIONS
-from onnxprune.cli import arguments
+from onnxprune.cli import arguments, shared
+from onnxprune.cli.commands import listed
 from onnxprune.cli.images import add_images, preprocessing
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
@@ -21,6 +21,9 @@ from onnxprune.methods import METHODS
 from onnxprune.options import Options
 from onnxprune.refinement import FORMS, Budget, MethodName, OptimizerName, Refine
 from onnxprune.target import Target, meanings
+
+if TYPE_CHECKING:
+    from onnxprune.api import Result
 
 EXAMPLES = """\
 examples:
@@ -34,6 +37,8 @@ examples:
   onnxprune trained.onnx out.onnx --statistics learnt.npz --method snp --target macs=0.5
   onnxprune apply in.onnx plan.json again.onnx --weights plan.npz
   onnxprune plot report.json figure.svg
+  onnxprune compare in.onnx out.onnx --data samples.npz --max-error 0.05
+  onnxprune bench in.onnx out.onnx --batch 1 8
   onnxprune inspect in.onnx
   onnxprune ops
 
@@ -48,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
         prog="onnxprune",
         usage="onnxprune IN OUT --calib DATA [--target KEY=VALUE ...] [options]\n"
         "       onnxprune --help",
-        description="Make a trained ONNX model smaller and dense, without fine-tuning.",
+        description="Make a trained ONNX model smaller and dense, without fine-tuning.\n\n"
+        + listed(),
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -57,8 +63,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--calib",
         metavar="DATA",
-        help="unlabelled samples: .npz, .npy, a folder of them, a folder of images, "
-        "or file.py:function",
+        help=f"unlabelled samples: {shared.SOURCES}",
     )
     parser.add_argument(
         "--statistics",
@@ -74,18 +79,10 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help=f"what the pruned model may cost; repeat for several that must all hold ({targets})",
     )
-    judging = parser.add_mutually_exclusive_group()
-    judging.add_argument(
-        "--eval",
-        metavar="FILE.py:FUNCTION",
-        help="judge models by function(predict) -> number, higher is better, where predict takes a "
-        "dictionary of input arrays and returns the list of outputs",
-    )
-    judging.add_argument(
-        "--labels",
-        metavar="FILE.npy",
-        help="judge models by their accuracy on the calibration samples, of these classes; "
-        "nothing is fitted to them",
+    shared.add_judging(
+        parser,
+        "judge models by their accuracy on the calibration samples, of these classes; nothing is "
+        "fitted to them",
     )
     _add_choices(parser)
     _add_refinement(parser)
@@ -151,8 +148,8 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="drop residual sections as well, where that does less than narrowing",
     )
-    how.add_argument("--provider", choices=("cpu", "cuda", "tensorrt"), default="cpu")
-    how.add_argument("--num-samples", metavar="N", type=int, help="use a random subset of samples")
+    shared.add_provider(how)
+    shared.add_num_samples(how)
     how.add_argument("--batch", metavar="N", type=int, default=defaults.batch)
     how.add_argument("--seed", metavar="N", type=int, default=defaults.seed)
     how.add_argument(
@@ -196,13 +193,7 @@ def _add_refinement(parser: argparse.ArgumentParser) -> None:
         help="compare the outputs of residual blocks as well, with this weight (default: "
         f"{Refine.blocks:g})",
     )
-    refining.add_argument(
-        "--augment",
-        metavar="CHANGE",
-        action="append",
-        help="change the samples to train on at random: flip, crop=PIXELS, or file.py:function, a "
-        "function of a batch of arrays that returns one; repeat for several",
-    )
+    shared.add_augment(refining, "the samples to train on")
 
 
 def _add_timing(parser: argparse.ArgumentParser) -> None:
@@ -213,13 +204,7 @@ def _add_timing(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="samples in one run, where the model leaves that open (default: 1)",
     )
-    timing.add_argument(
-        "--threads",
-        metavar="N",
-        type=int,
-        default=Options().threads,
-        help="threads within one operator (default: 1)",
-    )
+    shared.add_threads(timing, Options().threads)
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -231,7 +216,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="write the plan, and the recovered weights beside it as FILE.npz, for `apply`",
     )
-    out.add_argument("--json", action="store_true", help="print the record instead of the table")
+    shared.add_json(out)
     add_loudness(out)
 
 
@@ -249,7 +234,9 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     except (ValueError, CalibrationError) as error:
         parser.error(str(error))
     _check_written(parser, given)
-    result = api.prune(given.model, given.calib, targets, options=settings)
+    from onnxprune.api import prune  # the help and wrong usage do not pay for the import
+
+    result = prune(given.model, given.calib, targets, options=settings)
     result.save(given.output)
     _save_records(result, given)
     if given.json:
@@ -319,7 +306,7 @@ def _check_written(parser: argparse.ArgumentParser, given: argparse.Namespace) -
     check_places(parser, reads, writes)
 
 
-def _save_records(result: api.Result, given: argparse.Namespace) -> None:
+def _save_records(result: Result, given: argparse.Namespace) -> None:
     try:
         if given.report:
             result.report.save(given.report)
