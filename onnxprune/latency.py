@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +21,8 @@ On a busy core long runs are interrupted more often than short ones, so that a s
 seem faster than it is.
 """
 
+DECIMALS = 5
+"""Of the milliseconds that are kept of every run: clocks tell no more."""
 
 _Run = tuple[float, float]
 """Wall time and the thread's CPU time of a run, in seconds."""
@@ -33,12 +35,30 @@ class Latency:
     Attributes:
         median: of these runs.
         p90: their 90th percentile.
+        p99: their 99th percentile.
         runs: how many there were in all.
+        durations: of these runs, rising.
     """
 
     median: float
     p90: float
+    p99: float
     runs: int
+    durations: Sequence[float] = field(default=(), repr=False)
+
+    @classmethod
+    def of(cls, seconds: Sequence[float], runs: int) -> Latency:
+        """The record of the runs that count, of so many in all."""
+        durations = 1000 * np.sort(np.asarray(seconds, np.float64))
+        median, p90, p99 = np.percentile(durations, (50, 90, 99)).tolist()
+        return cls(median, p90, p99, runs, durations.round(DECIMALS).tolist())
+
+    @property
+    def drawn_to(self) -> float:
+        """Where a histogram of the durations may end, in milliseconds: few lie far beyond."""
+        if not self.durations:
+            return self.p90
+        return min(2 * self.p90 - self.durations[0], self.durations[-1])
 
 
 def interleaved_latency(
@@ -87,7 +107,4 @@ def interleaved_latency(
     alone = provider == "cpu" and threads == 1
     if not alone or min(map(len, counted), default=0) < MIN_RUNS:
         counted = [[wall for wall, _ in own] for own in times]
-    return [
-        Latency(1000 * float(np.median(own)), 1000 * float(np.percentile(own, 90)), len(every))
-        for own, every in zip(counted, times, strict=True)
-    ]
+    return [Latency.of(own, len(every)) for own, every in zip(counted, times, strict=True)]

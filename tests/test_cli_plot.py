@@ -59,7 +59,7 @@ def test_an_unknown_ending_is_wrong_usage(folder, capsys, out):
     before = files(folder)
     with pytest.raises(SystemExit, match="2"):
         main(["plot", "report.json", out])
-    assert f"{out}: name a file that ends in .svg, .png, .pdf" in capsys.readouterr().err
+    assert f"{out}: name a file that ends in .html, .svg, .png, .pdf" in capsys.readouterr().err
     assert files(folder) == before
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -42,12 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     so a file of such a name is written with its folder, as ``./apply``.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    typed = argparse.Namespace(typed=shlex.join(["onnxprune", *words]))
     command: Command = prune
     if words and words[0] in COMMANDS:
         command = COMMANDS[words.pop(0)]
     parser = command.parser()
     try:
-        code = command.run(parser, parser.parse_args(words))
+        code = command.run(parser, parser.parse_args(words, typed))
         sys.stdout.flush()
         return code
     except OnnxPruneError as error:
