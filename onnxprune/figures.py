@@ -96,7 +96,16 @@ def save(figure: Figure, path: Path) -> None:
     """
     kind = path.suffix[1:].lower()
     with explained(path), style.context(list(STYLE)):
+        _settle(figure)
         figure.savefig(path, format=kind, dpi=150, metadata=UNDATED.get(kind))
+
+
+def _settle(figure: Figure) -> None:
+    """Fix what the layout found, without its last digits, which differ from run to run."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(tuple(round(extent, 5) for extent in axes.get_position().bounds))
 
 
 def _colours(count: int) -> ListedColormap:
