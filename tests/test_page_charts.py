@@ -74,9 +74,12 @@ def test_bars_are_as_high_as_layers_are_wide():
     record = report((8, 16, 4))
     record["layers"][2] |= {"kept": 0}
     chart = layers(SavedReport.of(record)).chart
+    ((base,),) = numbers(chart, "line", "axis", "y1")
     for classes, wanted in (("before", [8, 16, 4]), ("after", [4, 8, 0])):
-        heights = [height for (height,) in numbers(chart, "rect", classes, "height")]
+        bars = numbers(chart, "rect", classes, "y", "height")
+        heights = [height for _, height in bars]
         assert [height / heights[1] * wanted[1] for height in heights] == pytest.approx(wanted)
+        assert [y + height for y, height in bars] == pytest.approx([base] * 3)
     assert "/layer0/layer0.1/conv/Conv: 16 → 8 channels (50.0% kept)" in chart
 
 

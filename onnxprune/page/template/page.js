@@ -17,7 +17,7 @@
   sayTheme();
   theme.hidden = false;
 
-  // what a link points to is shown, with the details around it
+  // what a link points to is shown, with the details around it, which not all browsers open
   const reveal = () => {
     const found = location.hash && document.getElementById(location.hash.slice(1));
     const around = found && found.closest("details");
