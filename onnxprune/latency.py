@@ -47,9 +47,9 @@ class Latency:
     durations: Sequence[float] = field(default=(), repr=False)
 
     @classmethod
-    def of(cls, seconds: Sequence[float], runs: int) -> Latency:
+    def of(cls, milliseconds: Sequence[float], runs: int) -> Latency:
         """The record of the runs that count, of so many in all."""
-        durations = 1000 * np.sort(np.asarray(seconds, np.float64))
+        durations = np.sort(np.asarray(milliseconds, np.float64))
         median, p90, p99 = np.percentile(durations, (50, 90, 99)).tolist()
         return cls(median, p90, p99, runs, durations.round(DECIMALS).tolist())
 
@@ -107,4 +107,7 @@ def interleaved_latency(
     alone = provider == "cpu" and threads == 1
     if not alone or min(map(len, counted), default=0) < MIN_RUNS:
         counted = [[wall for wall, _ in own] for own in times]
-    return [Latency.of(own, len(every)) for own, every in zip(counted, times, strict=True)]
+    return [
+        Latency.of([1000 * wall for wall in own], len(every))
+        for own, every in zip(counted, times, strict=True)
+    ]

@@ -203,7 +203,7 @@ def _sections(outcome: Outcome) -> list[SectionReport]:
             section.name,
             section.branch,
             sorted(dropped_groups([section], study.groups)),
-            _macs_share(outcome, section.branch),
+            _macs_share(outcome.cost, section.branch),
             outcome.choice.drops.get(section.name),
         )
         for section in dropped(study, outcome.choice.counts)
@@ -240,7 +240,7 @@ def _group_report(outcome: Outcome, group: ChannelGroup, options: Options) -> Gr
         },
         spectrum=spectrum,
         producers=group.producers,
-        macs_share=_macs_share(outcome, group.producers),
+        macs_share=_macs_share(outcome.cost, group.producers),
         residual=None if law is None else law.residual,
     )
 
@@ -259,9 +259,9 @@ def _mean(errors: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _macs_share(outcome: Outcome, nodes: Sequence[str]) -> float:
+def _macs_share(cost: CostModel, nodes: Sequence[str]) -> float:
     """The share of these nodes in the MACs of the network before."""
-    node_macs = outcome.cost.node_macs
+    node_macs = cost.node_macs
     total = sum(node_macs.values()) or 1.0
     return sum(node_macs.get(node, 0.0) for node in nodes) / total
 
@@ -274,7 +274,7 @@ def _layers(outcome: Outcome) -> list[LayerReport]:
     for name, layer in network.producers.items():
         channels = network.channels(layer.y, layer.y_axis)
         kept = int(((channels == FROZEN) | alive[channels]).sum())
-        share = _macs_share(outcome, [name])
+        share = _macs_share(outcome.cost, [name])
         rows.append(LayerReport(name, channels.size, 0 if name in gone else kept, share))
     return rows
 
@@ -286,7 +286,7 @@ def _frozen(outcome: Outcome) -> list[FrozenReport]:
             f.frozen,
             f.size,
             f.reason,
-            _macs_share(outcome, [f.producer]),
+            _macs_share(outcome.cost, [f.producer]),
         )
         for f in outcome.study.network.frozen
     ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from onnxprune.comparison import OutputDistance
 from onnxprune.refinement import Refinement
-from onnxprune.replacing import replacing
+from onnxprune.replacing import explained, replacing
 from onnxprune.report_parts import (
     Footprint,
     FrozenReport,
@@ -109,7 +109,7 @@ class Report:
             OnnxPruneError: the file cannot be written.
         """
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
-        with replacing(Path(path)) as temporary:
+        with replacing(Path(path)) as temporary, explained(Path(path)):
             temporary.write_text(text + "\n", encoding="utf-8")
 
     def table(self) -> str:

@@ -96,13 +96,13 @@ def test_they_count_where_other_threads_work_too(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_record_of_runs_has_their_percentiles_and_durations() -> None:
-    seconds = [0.001 * run for run in range(101)]
-    found = latency.Latency.of(seconds[::-1], 120)
+    milliseconds = [float(run) for run in range(101)]
+    found = latency.Latency.of(milliseconds[::-1], 120)
     assert (found.median, found.p90, found.p99, found.runs) == pytest.approx((50, 90, 99, 120))
     assert found.durations == pytest.approx(range(101))
     assert found.drawn_to == 100
 
 
 def test_a_histogram_leaves_out_the_few_runs_that_took_much_longer() -> None:
-    found = latency.Latency.of([*[0.010] * 10, *[0.011] * 88, 0.5, 0.9], 100)
+    found = latency.Latency.of([*[10.0] * 10, *[11.0] * 88, 500.0, 900.0], 100)
     assert found.drawn_to == pytest.approx(12)

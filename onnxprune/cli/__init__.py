@@ -43,13 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     so a file of such a name is written with its folder, as ``./apply``.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    typed = argparse.Namespace(typed=shlex.join(["onnxprune", *words]))
+    typed = shlex.join(["onnxprune", *words])
     command: Command = prune
     if words and words[0] in COMMANDS:
         command = COMMANDS[words.pop(0)]
     parser = command.parser()
     try:
-        code = command.run(parser, parser.parse_args(words, typed))
+        given = parser.parse_args(words)
+        given.typed = typed
+        code = command.run(parser, given)
         sys.stdout.flush()
         return code
     except OnnxPruneError as error:
