@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 
@@ -144,7 +145,10 @@ class Pruner:
         options: Options = DEFAULT_OPTIONS,
     ) -> None:
         self._options = options
-        self._original = model if isinstance(model, onnx.ModelProto) else load(model)
+        if isinstance(model, onnx.ModelProto):
+            self._original, self._name = model, model.graph.name
+        else:
+            self._original, self._name = load(model), Path(model).name
         self._learnt = learnt_statistics(self._original, options)
         self._canonical = canonicalise(self._original)
         network = find_groups(self._canonical)
@@ -201,6 +205,7 @@ class Pruner:
             return self._pruned(targets)
 
     def _pruned(self, targets: Sequence[Target]) -> Result:
+        started = datetime.now(timezone.utc).astimezone()
         level = self._options.level
         if level is None:
             outcome = self._found(list(targets) or [Target("error", SAFE_ERROR)])
@@ -211,7 +216,15 @@ class Pruner:
         if self._options.latency:
             timed = self._judge.timed_too(outcome.measured, outcome.pruned)
             outcome = replace(outcome, measured=timed)
-        report = describe(outcome, targets, self._parts, self._options, self._judge.metric)
+        report = describe(
+            outcome,
+            targets,
+            self._parts,
+            self._options,
+            self._judge.metric,
+            model=self._name,
+            started=started,
+        )
         return Result(
             outcome.pruned,
             outcome.plan,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
-from onnxprune.arrays import Feed
+from onnxprune.arrays import Feed, Vector
 from onnxprune.interleaving import timed_in_turns
 from onnxprune.runtime import ModelSource, Provider, Session
+
+DECIMALS = 5
+"""Of the milliseconds that are kept of every run: clocks tell no more."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,30 @@ class Latency:
     Attributes:
         median: of these runs.
         p90: their 90th percentile.
+        p99: their 99th percentile.
         runs: how many there were in all.
+        durations: of these runs, rising.
     """
 
     median: float
     p90: float
+    p99: float
     runs: int
+    durations: Sequence[float] = field(default=(), repr=False)
+
+    @classmethod
+    def of(cls, milliseconds: Sequence[float] | Vector, runs: int) -> Latency:
+        """The record of the runs that count, of so many in all."""
+        durations = np.sort(np.asarray(milliseconds, np.float64))
+        median, p90, p99 = np.percentile(durations, (50, 90, 99)).tolist()
+        return cls(median, p90, p99, runs, durations.round(DECIMALS).tolist())
+
+    @property
+    def drawn_to(self) -> float:
+        """Where a histogram of the durations may end, in milliseconds: few lie far beyond."""
+        if not self.durations:
+            return self.p90
+        return min(2 * self.p90 - self.durations[0], self.durations[-1])
 
 
 def interleaved_latency(
@@ -66,8 +87,4 @@ def interleaved_latency(
         alone=provider == "cpu" and threads == 1,
         progress=progress,
     )
-    return [
-        Latency(float(np.median(own)), float(np.percentile(own, 90)), timing.runs)
-        for timing in timings
-        for own in [timing.milliseconds]
-    ]
+    return [Latency.of(timing.milliseconds, timing.runs) for timing in timings]

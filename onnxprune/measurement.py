@@ -19,7 +19,7 @@ from onnxprune.latency import interleaved_latency
 from onnxprune.metric import Metric, metric_of
 from onnxprune.model import file_bytes
 from onnxprune.options import Options
-from onnxprune.report import Footprint
+from onnxprune.report_parts import Footprint
 from onnxprune.runtime import Session
 from onnxprune.study import Batches
 from onnxprune.target import Target

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version
 
 import onnx
@@ -14,20 +16,25 @@ from onnxprune.cost import CostModel
 from onnxprune.criteria.spectra import Spectrum, components, pivots
 from onnxprune.measurement import Measured
 from onnxprune.metric import Metric
-from onnxprune.network import ChannelGroup
+from onnxprune.network import FROZEN, ChannelGroup
 from onnxprune.options import Options
 from onnxprune.plan import Plan, Weights
 from onnxprune.problems import group_problem
 from onnxprune.recovery import Solution
 from onnxprune.refinement import Refinement
-from onnxprune.report import (
+from onnxprune.report import Report
+from onnxprune.report_parts import (
+    ConsumerReport,
     FrozenReport,
     GroupReport,
+    LayerReport,
     MetricReport,
     Price,
-    Report,
+    Run,
     SectionReport,
 )
+from onnxprune.rewrite import digest
+from onnxprune.runtime import VERSION
 from onnxprune.section_choice import dropped
 from onnxprune.sections import dropped_groups
 from onnxprune.study import Study
@@ -86,11 +93,25 @@ def describe(
     split: Split,
     options: Options,
     metric: Metric | None = None,
+    *,
+    model: str,
+    started: datetime,
 ) -> Report:
-    """Put everything about a run into one record."""
+    """Put everything about a run into one record.
+
+    Args:
+        outcome: what the run made and measured.
+        targets: what it was to reach.
+        split: which samples it used for what.
+        options: its settings.
+        metric: the user's metric.
+        model: name of the model's file, or of its graph.
+        started: when it started, with the offset from UTC.
+    """
     measured = outcome.measured
     return Report(
         settings=_settings(targets, options),
+        run=_run(outcome, model, started),
         samples=_samples(split),
         before=measured.before,
         after=measured.after,
@@ -100,9 +121,21 @@ def describe(
         sections=_sections(outcome),
         share=outcome.choice.share,
         groups=_groups(outcome, options),
+        layers=_layers(outcome),
         frozen=_frozen(outcome),
         notes=_notes(outcome, split) + _coarse(targets, options, split),
         refinement=outcome.refinement,
+    )
+
+
+def _run(outcome: Outcome, model: str, started: datetime) -> Run:
+    return Run(
+        command=None,
+        model=model,
+        digests={"before": outcome.plan.model, "after": digest(outcome.pruned)},
+        started=started.isoformat(timespec="seconds"),
+        seconds=(datetime.now(started.tzinfo) - started).total_seconds(),
+        platform=f"{platform.system()} {platform.release()}, {platform.machine()}",
     )
 
 
@@ -155,19 +188,22 @@ def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
         "threads": options.threads,
         "latency_batch": options.latency_batch,
         "seed": options.seed,
-        "versions": {name: version(name) for name in ("onnxprune", "onnx", "numpy", "scipy")},
+        "versions": {
+            **{name: version(name) for name in ("onnxprune", "onnx", "numpy", "scipy")},
+            "onnxruntime": VERSION,
+            "python": platform.python_version(),
+        },
     }
 
 
 def _sections(outcome: Outcome) -> list[SectionReport]:
-    study, node_macs = outcome.study, outcome.cost.node_macs
-    total = sum(node_macs.values()) or 1.0
+    study = outcome.study
     return [
         SectionReport(
             section.name,
             section.branch,
             sorted(dropped_groups([section], study.groups)),
-            sum(node_macs.get(node, 0.0) for node in section.branch) / total,
+            _macs_share(outcome.cost, section.branch),
             outcome.choice.drops.get(section.name),
         )
         for section in dropped(study, outcome.choice.counts)
@@ -203,26 +239,54 @@ def _group_report(outcome: Outcome, group: ChannelGroup, options: Options) -> Gr
             if consumer in outcome.solutions
         },
         spectrum=spectrum,
+        producers=group.producers,
+        macs_share=_macs_share(outcome.cost, group.producers),
         residual=None if law is None else law.residual,
     )
 
 
-def _recovered(parts: Sequence[Solution]) -> tuple[float | None, str]:
-    """Mean error over the parts of a consumer on tuning samples, and what was done."""
-    labels = ", ".join(dict.fromkeys(solution.label for solution in parts))
-    errors = [solution.tune_error for solution in parts if solution.tune_error is not None]
-    return (sum(errors) / len(errors) if errors else None), labels
+def _recovered(parts: Sequence[Solution]) -> ConsumerReport:
+    """Mean errors over the parts of a consumer on tuning samples, and what was done."""
+    return ConsumerReport(
+        sliced=_mean([solution.sliced_error for solution in parts]),
+        error=_mean([solution.tune_error for solution in parts]),
+        recovery=", ".join(dict.fromkeys(solution.label for solution in parts)),
+    )
+
+
+def _mean(errors: Sequence[float | None]) -> float | None:
+    known = [error for error in errors if error is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _macs_share(cost: CostModel, nodes: Sequence[str]) -> float:
+    """The share of these nodes in the MACs of the network before."""
+    node_macs = cost.node_macs
+    total = sum(node_macs.values()) or 1.0
+    return sum(node_macs.get(node, 0.0) for node in nodes) / total
+
+
+def _layers(outcome: Outcome) -> list[LayerReport]:
+    study, counts = outcome.study, outcome.choice.counts
+    network, alive = study.network, study.survivors(study.keeps(counts))
+    gone = {node for section in dropped(study, counts) for node in section.branch}
+    rows = []
+    for name, layer in network.producers.items():
+        channels = network.channels(layer.y, layer.y_axis)
+        kept = int(((channels == FROZEN) | alive[channels]).sum())
+        share = _macs_share(outcome.cost, [name])
+        rows.append(LayerReport(name, channels.size, 0 if name in gone else kept, share))
+    return rows
 
 
 def _frozen(outcome: Outcome) -> list[FrozenReport]:
-    total = float(outcome.cost.macs(outcome.study.sizes)) or 1.0
     rows = [
         FrozenReport(
             f.producer,
             f.frozen,
             f.size,
             f.reason,
-            outcome.cost.node_macs.get(f.producer, 0.0) / total,
+            _macs_share(outcome.cost, [f.producer]),
         )
         for f in outcome.study.network.frozen
     ]
@@ -247,7 +311,8 @@ def _notes(outcome: Outcome, split: Split) -> list[str]:
     thin = outcome.study.thin_layers()
     if thin:
         notes.append(
-            f"few calibration rows for {len(thin)} consumers ({', '.join(thin[:3])}"
+            f"few calibration rows for {len(thin)} consumer{'s' * (len(thin) > 1)} "
+            f"({', '.join(thin[:3])}"
             f"{', ...' if len(thin) > 3 else ''}); more samples would recover them better"
         )
     operators = {node.op_type for node in outcome.original.graph.node}

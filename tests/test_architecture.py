@@ -181,6 +181,17 @@ def test_only_figures_need_matplotlib_and_only_their_commands_need_figures() -> 
     assert exactly(others, inside(*drawing)) == []
 
 
+def test_only_the_page_imports_the_template_engine() -> None:
+    for library in ("jinja2", "markupsafe"):
+        assert exactly(everything_but("page"), (library,)) == []
+        assert offences(inside("page"), (library,)) != []
+
+
+def test_the_page_is_made_from_the_record_alone() -> None:
+    runs = ("api", "cli", "model", "outcome", "report", "runtime", "study")
+    assert offences(inside("page"), inside(*runs)) == []
+
+
 def test_there_is_no_module_for_leftovers() -> None:
     assert [
         p for p in PACKAGE.rglob("*.py") if p.stem in {"utils", "util", "helpers", "misc"}

@@ -121,3 +121,16 @@ def test_a_ratio_looks_at_rounds_in_which_nothing_interrupted_either() -> None:
     quiet = Timing(first / 1000, np.arange(20) >= 10)
     found = ratio(quiet, timing(other))
     assert (found.low, found.value, found.high) == (0.5, 0.5, 0.5)
+
+
+def test_the_record_of_runs_has_their_percentiles_and_durations() -> None:
+    milliseconds = [float(run) for run in range(101)]
+    found = latency.Latency.of(milliseconds[::-1], 120)
+    assert (found.median, found.p90, found.p99, found.runs) == pytest.approx((50, 90, 99, 120))
+    assert found.durations == pytest.approx(range(101))
+    assert found.drawn_to == 100
+
+
+def test_a_histogram_leaves_out_the_few_runs_that_took_much_longer() -> None:
+    found = latency.Latency.of([*[10.0] * 10, *[11.0] * 88, 500.0, 900.0], 100)
+    assert found.drawn_to == pytest.approx(12)

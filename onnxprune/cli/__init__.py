@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     so a file of such a name is written with its folder, as ``./apply``.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    typed = shlex.join(["onnxprune", *words])
     command = PRUNE
     if words and words[0] in COMMANDS:
         command = COMMANDS[words.pop(0)]
@@ -32,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(meant)
     try:
         given = parse(parser, words, command.name, [PRUNE.name, *COMMANDS])
+        given.typed = typed
         code = command.run(parser, given)
         sys.stdout.flush()
         return code

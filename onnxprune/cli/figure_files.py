@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from onnxprune.errors import MissingLibraryError
 ENDINGS = (".svg", ".png", ".pdf")
 
 
-def check_ending(parser: argparse.ArgumentParser, figure: Path) -> None:
-    """The file's ending is that of a kind of figure that can be drawn."""
-    if figure.suffix.lower() not in ENDINGS:
-        parser.error(f"{figure}: name a file that ends in {', '.join(ENDINGS)}")
+def check_ending(parser: argparse.ArgumentParser, figure: Path, others: Sequence[str] = ()) -> None:
+    """The file's ending is that of a kind of figure that can be drawn, or another known one."""
+    known = (*others, *ENDINGS)
+    if figure.suffix.lower() not in known:
+        parser.error(f"{figure}: name a file that ends in {', '.join(known)}")
 
 
 @contextmanager

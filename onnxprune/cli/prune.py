@@ -19,11 +19,16 @@ from onnxprune.criteria.protocol import Moments
 from onnxprune.errors import CalibrationError, OnnxPruneError
 from onnxprune.methods import METHODS
 from onnxprune.options import Options
+from onnxprune.page import write_page
 from onnxprune.refinement import FORMS, Budget, MethodName, OptimizerName, Refine
+from onnxprune.report import Report
+from onnxprune.saved_report import SavedReport
 from onnxprune.target import Target, meanings
 
 if TYPE_CHECKING:
     from onnxprune.api import Result
+
+RECORDS = (".json", ".html")
 
 EXAMPLES = """\
 examples:
@@ -31,11 +36,12 @@ examples:
   onnxprune in.onnx out.onnx --calib images/ --preset imagenet --target params=0.6 --target macs=0.7
   onnxprune in.onnx out.onnx --calib samples.npz --target latency=0.6 --target error=0.1
   onnxprune in.onnx out.onnx --calib samples.npz --target drop=1% --eval judge.py:accuracy
-  onnxprune in.onnx out.onnx --calib feeds.py:samples --exclude head --report report.json
+  onnxprune in.onnx out.onnx --calib feeds.py:samples --report report.json --report report.html
   onnxprune in.onnx out.onnx --calib samples.npz --method snp --cutoff 0.05
   onnxprune in.onnx out.onnx --calib samples.npz --target macs=0.35 --refine 300s
   onnxprune trained.onnx out.onnx --statistics learnt.npz --method snp --target macs=0.5
   onnxprune apply in.onnx plan.json again.onnx --weights plan.npz
+  onnxprune plot report.json page.html
   onnxprune plot report.json figure.svg
   onnxprune compare in.onnx out.onnx --data samples.npz --max-error 0.05
   onnxprune bench in.onnx out.onnx --batch 1 8
@@ -209,7 +215,15 @@ def _add_timing(parser: argparse.ArgumentParser) -> None:
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("output")
-    out.add_argument("--report", metavar="FILE.json", type=Path, help="write the full record")
+    out.add_argument(
+        "--report",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="write the full record, FILE.json, or a page of it for a browser, FILE.html; repeat "
+        "for both",
+    )
     out.add_argument(
         "--plan",
         metavar="FILE.json",
@@ -238,11 +252,12 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
 
     result = prune(given.model, given.calib, targets, options=settings)
     result.save(given.output)
-    _save_records(result, given)
+    report = result.report.called(given.typed)
+    _save_records(result, report, given)
     if given.json:
-        print(json.dumps(result.report.to_dict(), indent=1))
+        print(json.dumps(report.to_dict(), indent=1))
     elif not given.quiet:
-        print(result.report.table())
+        print(report.table())
     return 0
 
 
@@ -298,20 +313,27 @@ def _refine(given: argparse.Namespace) -> Refine | None:
 
 def _check_written(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     """Refuse before the work what could only fail, or overwrite something, after it."""
-    writes = {"OUT": given.output, "--report": given.report, "--plan": given.plan}
+    reports = {f"--report{f' {at}' * (at > 1)}": p for at, p in enumerate(given.report, start=1)}
+    writes = {"OUT": given.output, **reports, "--plan": given.plan}
     if given.plan:
         writes["--plan's weights"] = given.plan.with_suffix(".npz")
     files = {"--calib": given.calib, "--labels": given.labels, "--statistics": given.statistics}
     reads = {"IN": given.model} | {flag: Path(name) for flag, name in files.items() if name}
     check_places(parser, reads, writes)
+    for path in given.report:
+        if path.suffix.lower() not in RECORDS:
+            parser.error(f"--report {path}: name a file that ends in {' or '.join(RECORDS)}")
 
 
-def _save_records(result: Result, given: argparse.Namespace) -> None:
+def _save_records(result: Result, report: Report, given: argparse.Namespace) -> None:
     try:
-        if given.report:
-            result.report.save(given.report)
+        for path in given.report:
+            if path.suffix.lower() == ".html":
+                write_page(SavedReport.of(report.to_dict()), path)
+            else:
+                report.save(path)
         if given.plan:
             result.plan.save(given.plan)
             result.weights.save(given.plan.with_suffix(".npz"))
-    except OSError as error:
+    except (OSError, OnnxPruneError) as error:
         raise OnnxPruneError(f"the model was written, but a record was not: {error}") from error
