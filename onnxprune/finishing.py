@@ -1,0 +1,103 @@
+"""From a choice of counts to a finished model, with what is measured on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx
+
+from onnxprune.choice import Choice
+from onnxprune.groundwork import Groundwork
+from onnxprune.measurement import Measured
+from onnxprune.outcome import Outcome
+from onnxprune.plan import Keep, Plan, Weights
+from onnxprune.recovery import Solution
+from onnxprune.refinement import Refine
+from onnxprune.refining import Refiner
+from onnxprune.rewrite import apply, digest
+from onnxprune.section_choice import dropped, drops, prior_of, with_constants
+from onnxprune.sequential import refit_in_order
+from onnxprune.study import Study
+from onnxprune.target import Target
+from onnxprune.verdict import Check
+
+
+@dataclass(frozen=True)
+class Finisher:
+    """Makes and measures pruned models of one original.
+
+    Attributes:
+        ground: the model, its samples, and what is known of them.
+    """
+
+    ground: Groundwork
+
+    def finish(self, choice: Choice, targets: Sequence[Target]) -> Outcome:
+        """The model of a choice, and what is measured on it."""
+        known, original = self.ground.study, self.ground.original
+        counts = choice.counts
+        plan = plan_of(original, known, counts)
+        weights, solutions = self._recovered(counts)
+        pruned = apply(original, plan, weights)
+        measured, checks = self._judged(pruned, choice, targets)
+        cost = self.ground.cost
+        return Outcome(
+            original, pruned, known, choice, plan, weights, solutions, cost, measured, checks
+        )
+
+    def refined(self, made: Outcome, targets: Sequence[Target], settings: Refine) -> Outcome:
+        """A model with refined weights, and what is measured on it."""
+        ground = self.ground
+        refiner = Refiner(
+            ground.original,
+            ground.canonical,
+            made.study.network,
+            ground.samples,
+            ground.parts,
+            ground.options,
+            ground.executor,
+        )
+        model, weights, done = refiner.refine(made.pruned, made.plan, made.weights, settings)
+        measured, checks = self._judged(model, made.choice, targets)
+        return replace(
+            made, pruned=model, weights=weights, measured=measured, checks=checks, refinement=done
+        )
+
+    def _judged(
+        self, pruned: onnx.ModelProto, choice: Choice, targets: Sequence[Target]
+    ) -> tuple[Measured, list[Check]]:
+        """What is measured on a model, and every target beside it."""
+        known, judge = self.ground.study, self.ground.judge
+        measured = judge.measure(pruned, latency=any(t.kind == "latency" for t in targets))
+        sizes = known.sizes, known.counts(choice.counts)
+        full, kept = (int(known.channels(counts)) for counts in sizes)
+        return measured, judge.checks(targets, measured, full, kept)
+
+    def _recovered(self, counts: Mapping[str, int]) -> tuple[Weights, dict[str, list[Solution]]]:
+        """The consumers' new weights, what is added for sections, and how they were found."""
+        known, options = self.ground.study, self.ground.options
+        sections = dropped(known, counts)
+        prior = prior_of(known, counts, known.recovery, progress=options.progress)
+        if not options.composition.sequential:
+            return with_constants(prior.weights, known, sections), prior.solutions
+        (refitted,) = refit_in_order(
+            known,
+            [prior],
+            known.recovery,
+            *self.ground.batches,
+            self.ground.executor,
+            seed=options.seed,
+            provider=options.provider,
+            max_memory=options.frontier_memory,
+        )
+        weights = with_constants(refitted.weights, known, sections)
+        return weights, prior.solutions | refitted.solutions
+
+
+def plan_of(model: onnx.ModelProto, known: Study, counts: Mapping[str, int]) -> Plan:
+    """The plan of these counts, of some of a model's groups and sections; the rest stays whole."""
+    sizes = {group.name: group.size for group in known.groups}
+    keeps = known.keeps(counts)
+    edits = [Keep(name, tuple(keep.tolist()), sizes[name]) for name, keep in keeps.items()]
+    return Plan(digest(model), (*edits, *drops(known, counts)))
