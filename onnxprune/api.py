@@ -29,6 +29,9 @@ import onnx
 from onnxprune.arrays import Feed
 from onnxprune.blas_threads import one_thread
 from onnxprune.calibration import CalibrationSource
+from onnxprune.finishing import Finisher
+from onnxprune.forecast import Forecast
+from onnxprune.foresight import foresee
 from onnxprune.groundwork import Groundwork
 from onnxprune.model import load, pending
 from onnxprune.options import Options
@@ -138,6 +141,17 @@ class Pruner:
         with one_thread():
             return self._pruned(targets)
 
+    def plan(self, targets: Sequence[Target] = ()) -> Forecast:
+        """What ``prune`` would cut first, and what is predicted of it; no model is made.
+
+        Raises:
+            TargetError: the targets cannot be reached.
+            ValueError: there are targets although the options fix the counts.
+        """
+        self._ground.options.require_choice(targets)
+        with one_thread():
+            return foresee(self._ground, asked(targets, self._ground.options), targets)
+
     def _pruned(self, targets: Sequence[Target]) -> Result:
         ground, options = self._ground, self._ground.options
         outcome = Pursuit(ground, asked(targets, options)).run()
@@ -154,6 +168,30 @@ class Pruner:
             ground.sample,
             options,
         )
+
+
+def recover(
+    model: str | Path | onnx.ModelProto,
+    plan: Plan,
+    calibration: CalibrationSource,
+    options: Options = DEFAULT_OPTIONS,
+) -> Weights:
+    """Weights that take over what a plan cuts, whoever has chosen its channels.
+
+    Args:
+        model: the model the plan was made for, or its path; it is left as it is.
+        plan: what to cut.
+        calibration: unlabelled samples, in any form ``load_calibration`` reads.
+        options: settings; what chooses channels and counts is not looked at.
+
+    Raises:
+        PlanMismatchError: the plan belongs to another model, or does not fit it.
+        CalibrationError: the samples do not fit the model.
+    """
+    # the order of the channels is the plan's; this is the criterion that takes no time
+    settings = replace(options, criterion="l2", sections=bool(plan.drops))
+    with one_thread():
+        return Finisher(Groundwork(model, calibration, settings)).recover(plan)
 
 
 def asked(targets: Sequence[Target], options: Options) -> list[Target]:

@@ -8,13 +8,14 @@ from importlib.metadata import version
 
 import onnx
 
+from onnxprune.arrays import IndexArray
 from onnxprune.calibration import Split
 from onnxprune.choice import Choice
 from onnxprune.cost import CostModel
 from onnxprune.criteria.spectra import Spectrum, components, pivots
 from onnxprune.measurement import Measured
 from onnxprune.metric import Metric
-from onnxprune.network import ChannelGroup
+from onnxprune.network import ChannelGroup, Network
 from onnxprune.options import Options
 from onnxprune.plan import Plan, Weights
 from onnxprune.problems import group_problem
@@ -90,23 +91,24 @@ def describe(
     """Put everything about a run into one record."""
     measured = outcome.measured
     return Report(
-        settings=_settings(targets, options),
-        samples=_samples(split),
+        settings=settings_of(targets, options),
+        samples=sample_counts(split),
         before=measured.before,
         after=measured.after,
         outputs=measured.outputs,
         targets=outcome.checks,
         metric=_metric(metric, measured),
-        sections=_sections(outcome),
+        sections=dropped_rows(outcome.study, outcome.choice, outcome.cost),
         share=outcome.choice.share,
         groups=_groups(outcome, options),
-        frozen=_frozen(outcome),
+        frozen=frozen_rows(outcome.study.network, outcome.cost, outcome.study.sizes),
         notes=_notes(outcome, split) + _coarse(targets, options, split),
         refinement=outcome.refinement,
     )
 
 
-def _samples(split: Split) -> dict[str, int]:
+def sample_counts(split: Split) -> dict[str, int]:
+    """How many samples are for what."""
     used = {"fit": split.fit, "tune": split.tune, "choose": split.choose}
     sizes = {name: int(indices.size) for name, indices in used.items() if indices.size}
     return sizes | {"held_out": int(split.held_out.size)}
@@ -129,7 +131,8 @@ def _metric(metric: Metric | None, measured: Measured) -> MetricReport | None:
     return MetricReport(metric.name, *measured.metric)
 
 
-def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
+def settings_of(targets: Sequence[Target], options: Options) -> dict[str, object]:
+    """What is asked for, and the versions that do it."""
     method = options.composition
     criterion = options.criterion or method.criterion
     return {
@@ -159,8 +162,9 @@ def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
     }
 
 
-def _sections(outcome: Outcome) -> list[SectionReport]:
-    study, node_macs = outcome.study, outcome.cost.node_macs
+def dropped_rows(study: Study, choice: Choice, cost: CostModel) -> list[SectionReport]:
+    """The sections that a choice drops."""
+    node_macs = cost.node_macs
     total = sum(node_macs.values()) or 1.0
     return [
         SectionReport(
@@ -168,9 +172,9 @@ def _sections(outcome: Outcome) -> list[SectionReport]:
             section.branch,
             sorted(dropped_groups([section], study.groups)),
             sum(node_macs.get(node, 0.0) for node in section.branch) / total,
-            outcome.choice.drops.get(section.name),
+            choice.drops.get(section.name),
         )
-        for section in dropped(study, outcome.choice.counts)
+        for section in dropped(study, choice.counts)
     ]
 
 
@@ -214,17 +218,14 @@ def _recovered(parts: Sequence[Solution]) -> tuple[float | None, str]:
     return (sum(errors) / len(errors) if errors else None), labels
 
 
-def _frozen(outcome: Outcome) -> list[FrozenReport]:
-    total = float(outcome.cost.macs(outcome.study.sizes)) or 1.0
+def frozen_rows(network: Network, cost: CostModel, sizes: IndexArray) -> list[FrozenReport]:
+    """The producers with frozen channels, those with most MACs first."""
+    total = float(cost.macs(sizes)) or 1.0
     rows = [
         FrozenReport(
-            f.producer,
-            f.frozen,
-            f.size,
-            f.reason,
-            outcome.cost.node_macs.get(f.producer, 0.0) / total,
+            f.producer, f.frozen, f.size, f.reason, cost.node_macs.get(f.producer, 0.0) / total
         )
-        for f in outcome.study.network.frozen
+        for f in network.frozen
     ]
     return sorted(rows, key=lambda row: -row.macs_share)
 
@@ -244,13 +245,19 @@ def _notes(outcome: Outcome, split: Split) -> list[str]:
     if not outcome.plan_cuts:
         notes.append("nothing was cut: the model meets the targets as it is")
     notes += _speed(outcome)
-    thin = outcome.study.thin_layers()
+    return notes + left_notes(outcome.study, outcome.original)
+
+
+def left_notes(study: Study, original: onnx.ModelProto) -> list[str]:
+    """What the samples are too few for, and what is left as it is."""
+    notes = []
+    thin = study.thin_layers()
     if thin:
         notes.append(
             f"few calibration rows for {len(thin)} consumers ({', '.join(thin[:3])}"
             f"{', ...' if len(thin) > 3 else ''}); more samples would recover them better"
         )
-    operators = {node.op_type for node in outcome.original.graph.node}
+    operators = {node.op_type for node in original.graph.node}
     subgraphs = sorted(operators & {"If", "Loop", "Scan"})
     if subgraphs:
         notes.append(f"what {', '.join(subgraphs)} compute inside was left as it is")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from onnxprune.allocation import Bound
@@ -16,6 +16,21 @@ from onnxprune.model import file_bytes
 from onnxprune.outcome import Outcome
 from onnxprune.search import ROUNDS, Search, require_held
 from onnxprune.target import Target
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """A choice before any model is made of it.
+
+    Attributes:
+        choice: the choice.
+        costs: for each target on a cost what is predicted, and what it is of the original.
+        damages: for each target on damage what a trial shows.
+    """
+
+    choice: Choice
+    costs: Mapping[Target, tuple[float, float]]
+    damages: Mapping[Target, float]
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,24 @@ class Pursuit:
         outcome = finisher.refined(search.run(), targets, refine)
         require_held(outcome.checks)
         return outcome
+
+    def first(self) -> Foreseen:
+        """The choice that ``run`` makes a model of first, and what is predicted of it.
+
+        Raises:
+            TargetError: the targets cannot be reached.
+        """
+        ground = self.ground
+        if ground.options.level is not None:
+            return Foreseen(ground.chooser.at_share(ground.options.level), {}, {})
+        search = self._search(lambda choice: Finisher(ground).finish(choice, self.targets))
+        choice = search.first()
+        costs = {
+            target: (search.predicted(bound, choice.counts), bound.full)
+            for target, bound in search.bounds.items()
+        }
+        damages = {target: gauge.read(choice.counts) for target, gauge in search.gauges.items()}
+        return Foreseen(choice, costs, damages)
 
     def _search(self, finish: Callable[[Choice], Outcome]) -> Search[Outcome]:
         """The search, before any sample is run."""

@@ -46,7 +46,7 @@ def survey(
     canonical = canonicalise(model)
     network = find_groups(canonical)
     cost = cost_model(network, canonical, inputs)
-    share = _shares(network, cost)
+    share = shares(network, cost)
     sections = find_sections(network, canonical)
     return Inspection(
         inputs=inputs,
@@ -67,7 +67,8 @@ Share = Callable[[Iterable[str]], tuple[float, float]]
 """Names of layers -> their shares of the MACs and of the parameters, each layer counted once."""
 
 
-def _shares(network: Network, cost: CostModel) -> Share:
+def shares(network: Network, cost: CostModel) -> Share:
+    """What tells the shares of layers in a network's costs."""
     sizes = AxisCounter(network).sizes
     macs = sum(cost.node_macs.values()) or 1.0
     params = float(cost.params(sizes)) or 1.0

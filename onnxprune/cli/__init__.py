@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from onnxprune.cli import apply, inspect, ops, plot, prune, train
+from onnxprune.cli import apply, inspect, ops, plan, plot, prune, train
 from onnxprune.errors import OnnxPruneError
 
 EXIT_REFUSED = 1
@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, Command] = {
     "apply": apply,
     "inspect": inspect,
     "ops": ops,
+    "plan": plan,
     "plot": plot,
     "train": train,
 }

@@ -54,6 +54,13 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", metavar="IN", type=Path, help="the trained model")
     parser.add_argument("output", metavar="OUT", type=Path, help="where the pruned model goes")
+    add_run(parser)
+    _add_outputs(parser)
+    return parser
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Enter the flags that say how to prune; all commands that prune, or would, have them."""
     parser.add_argument(
         "--calib",
         metavar="DATA",
@@ -91,8 +98,6 @@ def parser() -> argparse.ArgumentParser:
     _add_refinement(parser)
     _add_timing(parser)
     add_images(parser)
-    _add_outputs(parser)
-    return parser
 
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
@@ -151,6 +156,12 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="drop residual sections as well, where that does less than narrowing",
     )
+    add_passes(how)
+
+
+def add_passes(how: argparse._ActionsContainer) -> None:
+    """Enter the flags that say how samples are run."""
+    defaults = Options()
     how.add_argument("--provider", choices=("cpu", "cuda", "tensorrt"), default="cpu")
     how.add_argument("--num-samples", metavar="N", type=int, help="use a random subset of samples")
     how.add_argument("--batch", metavar="N", type=int, default=defaults.batch)
@@ -233,6 +244,22 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     """Prune, write what was asked for, print the record and return the exit code."""
     configure_logging(given)
+    targets, settings = asked(parser, given)
+    _check_written(parser, given)
+    result = api.prune(given.model, given.calib, targets, options=settings)
+    result.save(given.output)
+    _save_records(result, given)
+    if given.json:
+        print(json.dumps(result.report.to_dict(), indent=1))
+    elif not given.quiet:
+        print(result.report.table())
+    return 0
+
+
+def asked(
+    parser: argparse.ArgumentParser, given: argparse.Namespace
+) -> tuple[list[Target], Options]:
+    """The targets and settings that the flags state; what contradicts itself is wrong usage."""
     if not (given.calib or given.statistics):
         parser.error("the following arguments are required: --calib")
     try:
@@ -243,15 +270,13 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
             raise ValueError("--target drop needs --eval or --labels, which measure it")
     except (ValueError, CalibrationError) as error:
         parser.error(str(error))
-    _check_written(parser, given)
-    result = api.prune(given.model, given.calib, targets, options=settings)
-    result.save(given.output)
-    _save_records(result, given)
-    if given.json:
-        print(json.dumps(result.report.to_dict(), indent=1))
-    elif not given.quiet:
-        print(result.report.table())
-    return 0
+    return targets, settings
+
+
+def reads(given: argparse.Namespace) -> dict[str, Path]:
+    """What a file is -> the file, of all that the flags name to be read."""
+    files = {"--calib": given.calib, "--labels": given.labels, "--statistics": given.statistics}
+    return {"IN": given.model} | {flag: Path(name) for flag, name in files.items() if name}
 
 
 def options(given: argparse.Namespace) -> Options:
@@ -308,9 +333,7 @@ def _check_written(parser: argparse.ArgumentParser, given: argparse.Namespace) -
     writes = {"OUT": given.output, "--report": given.report, "--plan": given.plan}
     if given.plan:
         writes["--plan's weights"] = given.plan.with_suffix(".npz")
-    files = {"--calib": given.calib, "--labels": given.labels, "--statistics": given.statistics}
-    reads = {"IN": given.model} | {flag: Path(name) for flag, name in files.items() if name}
-    check_places(parser, reads, writes)
+    check_places(parser, reads(given), writes)
 
 
 def _save_records(result: api.Result, given: argparse.Namespace) -> None:
