@@ -159,6 +159,7 @@ class Pruner:
             timed = ground.judge.timed_too(outcome.measured, outcome.pruned)
             outcome = replace(outcome, measured=timed)
         report = describe(outcome, targets, ground.parts, options, ground.judge.metric)
+        report = replace(report, notes=[*report.notes, *ground.memory.notes])
         return Result(
             outcome.pruned,
             outcome.plan,

@@ -60,7 +60,8 @@ def foresee(ground: Groundwork, targets: Sequence[Target], asked: Sequence[Targe
         frozen=frozen_rows(known.network, ground.cost, known.sizes),
         notes=[ground.parts.note] * bool(ground.parts.note)
         + ["nothing would be cut: the model meets the targets as it is"] * (not cuts)
-        + left_notes(known, ground.original),
+        + left_notes(known, ground.original)
+        + ground.memory.notes,
         plan=plan,
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 
+from onnxprune import fingerprints
 from onnxprune.allocation import Costs
 from onnxprune.calibration import CalibrationSource, split
 from onnxprune.canonical import canonicalise
@@ -23,7 +24,9 @@ from onnxprune.options import Options
 from onnxprune.refining import require_refinable
 from onnxprune.scope import Scope, prunable_groups
 from onnxprune.section_choice import droppable_sections
+from onnxprune.statistics_cache import open_cache
 from onnxprune.study import Batches, Study, study
+from onnxprune.study_memory import StudyMemory
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +90,26 @@ class Groundwork:
         return fit, tune
 
     @cached_property
+    def memory(self) -> StudyMemory:
+        """What finds statistics of the same model and samples again, if there is a cache."""
+        options, parts = self.options, self.parts
+        cache = open_cache(options.cache, options.cache_size)
+        if cache is None or self._learnt is not None:  # those that were learnt are a file already
+            return StudyMemory()
+        used = {"fit": parts.fit.tolist(), "tune": parts.tune.tolist()}
+        base = {
+            "model": fingerprints.of_model(self.original),
+            "samples": fingerprints.of_samples(self.samples),
+            "parts": fingerprints.of_values(used),
+            "seed": options.seed,
+            "batch": options.batch,
+            "provider": options.provider,
+            "environment": fingerprints.environment(),
+        }
+        about = {"graph": self.original.graph.name, "samples": len(self.samples)}
+        return StudyMemory(cache, base, about)
+
+    @cached_property
     def study(self) -> Study:
         """What is learnt from the samples: asked for once a target is certain to be reachable."""
         return study(
@@ -97,12 +120,13 @@ class Groundwork:
             self.options,
             self.executor,
             self._learnt,
+            self.memory,
         )
 
     @cached_property
     def chooser(self) -> Chooser:
         """What chooses counts."""
-        return Chooser(self.study, *self.batches, self.options, self.executor)
+        return Chooser(self.study, *self.batches, self.options, self.executor, self.memory)
 
     @cached_property
     def judge(self) -> Judge:

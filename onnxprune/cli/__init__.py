@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from onnxprune.cli import apply, inspect, ops, plan, plot, prune, train
+from onnxprune.cli import apply, cache, inspect, ops, plan, plot, prune, train
 from onnxprune.errors import OnnxPruneError
 
 EXIT_REFUSED = 1
@@ -27,6 +27,7 @@ class Command(Protocol):
 
 COMMANDS: Mapping[str, Command] = {
     "apply": apply,
+    "cache": cache,
     "inspect": inspect,
     "ops": ops,
     "plan": plan,

@@ -79,6 +79,8 @@ def _options(given: argparse.Namespace) -> Options:
         batch=given.batch,
         seed=given.seed,
         max_memory=given.max_memory,
+        cache="" if given.no_cache else given.cache,
+        cache_size=given.cache_size,
         preprocessing=preprocessing(given),
         progress=not given.quiet,
     )

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from onnxprune import api
 from onnxprune.allocation import ALLOCATIONS
+from onnxprune.cache_folder import FOLDER_VARIABLE
 from onnxprune.cli import arguments
 from onnxprune.cli.images import add_images, preprocessing
 from onnxprune.cli.loudness import add_loudness, configure_logging
@@ -173,6 +174,27 @@ def add_passes(how: argparse._ActionsContainer) -> None:
         help="hold at most this much of statistics and activations, as 512MB or 2GB, and put the "
         "rest into temporary files; what onnxruntime needs comes on top (default: hold all)",
     )
+    _add_cache(how)
+
+
+def _add_cache(how: argparse._ActionsContainer) -> None:
+    where = how.add_mutually_exclusive_group()
+    where.add_argument(
+        "--cache",
+        metavar="DIR",
+        type=Path,
+        help="keep statistics of the samples there, and find them again when the same model is "
+        f"pruned with the same samples, to another target say (default: ${FOLDER_VARIABLE}, if it "
+        "names a folder)",
+    )
+    where.add_argument("--no-cache", action="store_true", help="keep and find none")
+    how.add_argument(
+        "--cache-size",
+        metavar="SIZE",
+        type=arguments.memory,
+        default=Options().cache_size,
+        help="what is kept may take so much; what was used longest ago goes (default: 2GB)",
+    )
 
 
 def _add_refinement(parser: argparse.ArgumentParser) -> None:
@@ -308,6 +330,8 @@ def options(given: argparse.Namespace) -> Options:
         labels=given.labels,
         refine=_refine(given),
         statistics=given.statistics,
+        cache="" if given.no_cache else given.cache,
+        cache_size=given.cache_size,
     )
 
 
