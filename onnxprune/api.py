@@ -32,6 +32,7 @@ from onnxprune.calibration import CalibrationSource
 from onnxprune.finishing import Finisher
 from onnxprune.forecast import Forecast
 from onnxprune.foresight import foresee
+from onnxprune.frontier import Frontier
 from onnxprune.groundwork import Groundwork
 from onnxprune.model import load, pending
 from onnxprune.options import Options
@@ -40,6 +41,7 @@ from onnxprune.plan import Plan, Weights
 from onnxprune.pursuit import Pursuit
 from onnxprune.report import Report
 from onnxprune.rewrite import apply
+from onnxprune.sweep import Budget, Sweep
 from onnxprune.target import SAFE_ERROR, Target
 from onnxprune.validation import check_file
 
@@ -151,6 +153,21 @@ class Pruner:
         self._ground.options.require_choice(targets)
         with one_thread():
             return foresee(self._ground, asked(targets, self._ground.options), targets)
+
+    def sweep(self, budgets: Sequence[Budget], folder: str | Path) -> Frontier:
+        """A model for each budget in a folder, and what they cost and do, side by side.
+
+        What the folder holds of an earlier sweep of the same model, samples and settings is kept.
+
+        Args:
+            budgets: targets that hold together, for each model; ``sweep.budgets_of`` reads them.
+            folder: where the models go; it exists.
+
+        Raises:
+            OnnxPruneError: the folder cannot be written, or the metric fails. A budget that cannot
+                be reached is a point without a model.
+        """
+        return Sweep(self._ground, self.prune, Path(folder)).run(budgets)
 
     def _pruned(self, targets: Sequence[Target]) -> Result:
         ground, options = self._ground, self._ground.options

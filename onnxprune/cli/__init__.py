@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from onnxprune.cli import apply, cache, inspect, ops, plan, plot, prune, train
+from onnxprune.cli import apply, cache, inspect, ops, plan, plot, prune, sweep, train
 from onnxprune.errors import OnnxPruneError
 
 EXIT_REFUSED = 1
@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, Command] = {
     "ops": ops,
     "plan": plan,
     "plot": plot,
+    "sweep": sweep,
     "train": train,
 }
 """The commands that are called by a first word of their own; without one, it is ``prune``."""
