@@ -101,6 +101,7 @@ def test_the_prediction_is_near_what_is_measured(name, folder, capsys):
     assert predicted["relative_error"] == pytest.approx(output["relative_error"], rel=0.6)
 
 
+@pytest.mark.slow
 def test_time_is_predicted_where_it_is_a_target(folder, capsys):
     assert plan(*QUICK, "--json") == 0
     assert record(capsys)["predicted"]["latency_ms"] is None

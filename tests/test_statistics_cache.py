@@ -74,6 +74,7 @@ def test_the_result_is_the_same_with_and_without(tmp_path, counted):
     assert counted == [*each, *each, *each]  # the last of four made nothing
 
 
+@pytest.mark.slow
 def test_what_came_from_the_cache_is_said(tmp_path):
     kept = replace(PLAIN, cache=tmp_path)
     notes = [
