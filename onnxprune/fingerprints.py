@@ -90,7 +90,7 @@ def _value(value: Any, *, files: bool) -> Any:
     """JSON values that stand for a setting."""
     if isinstance(value, str | Path):
         path, _, _ = str(value).rpartition(":")  # file.py:function
-        return [str(value), of_file(path or value) if files else ""]
+        return [str(value), (of_file(value) or of_file(path)) if files else ""]
     if isinstance(value, np.ndarray):
         return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
     if is_dataclass(value) and not isinstance(value, type):

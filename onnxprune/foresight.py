@@ -93,7 +93,7 @@ def _metric(metric: Metric | None, trials: Trials, tried: Tried) -> MetricForeca
 def _groups(ground: Groundwork, foreseen: Foreseen, tried: Tried) -> list[GroupForecast]:
     known = ground.study
     gone = dropped_groups(dropped(known, foreseen.choice.counts), known.groups)
-    share = shares(known.network, ground.cost)
+    share = shares(known.network, ground.cost, known.sizes)
     return [
         _group(ground, foreseen, tried, group, share)
         for group in known.groups

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from command_line import QUICK, files, run, working_folder
-from small_networks import MODELS, digits
+from small_networks import MODELS, digits, perceptron
 
 from onnxprune import Plan, finishing
 from onnxprune.cli import main
@@ -99,6 +99,37 @@ def test_the_prediction_is_near_what_is_measured(name, folder, capsys):
     assert {k: measured["after"][k] for k in ("params", "macs", "bytes")} == found["after"]
     (predicted,), (output,) = found["predicted"]["outputs"], measured["outputs"]
     assert predicted["relative_error"] == pytest.approx(output["relative_error"], rel=0.6)
+
+
+@pytest.mark.slow
+def test_sections_that_would_go_are_said_and_recovered(folder, capsys):
+    words = ["--calib", str(MODELS / "digits_calib.npz"), "--num-samples", "120"]
+    words += ["--target", "macs=0.8", "--sections", "--align", "64"]  # nothing else can go
+    model = str(MODELS / "resnet_digits.onnx")
+    assert main(["plan", model, *words, "-o", "plan.json", "--json"]) == 0
+    found = record(capsys)
+    assert main([model, "out.onnx", *words, "-q", "--plan", "run.json"]) == 0
+    plan = Plan.load("plan.json")
+    assert plan == Plan.load("run.json")
+    assert plan.drops
+    assert [section["name"] for section in found["sections"]] == list(plan.drops)
+    inside = {name for section in found["sections"] for name in section["groups"]}
+    assert inside.isdisjoint(group["name"] for group in found["groups"])
+    assert main(["apply", model, "plan.json", "again.onnx", *words[:4], "-q"]) == 0
+    assert Path("again.onnx").read_bytes() == Path("out.onnx").read_bytes()
+
+
+def test_biases_that_recovery_adds_are_counted(folder, capsys):
+    onnx.save(perceptron(nodes="a = MatMul (x, w1) h = Relu(a) y = MatMul (h, w2)"), "bare.onnx")
+    samples = np.random.default_rng(0).normal(1.0, 1.0, (80, 6)).astype(np.float32)
+    np.savez("calib.npz", x=samples)
+    words = ["--calib", "calib.npz", "--target", "macs=0.6", "--align", "1", "--json"]
+    assert main(["plan", "bare.onnx", *words]) == 0
+    found = record(capsys)["after"]
+    assert main(["bare.onnx", "out.onnx", *words]) == 0
+    after = record(capsys)["after"]
+    assert found == {name: after[name] for name in found}
+    assert [node.op_type for node in onnx.load("out.onnx").graph.node].count("Add") == 1
 
 
 @pytest.mark.slow

@@ -2,9 +2,9 @@
 
     python tools/bench_reuse.py [--network NAME ...] [--table]
 
-CPU time of the command, as the kernel accounts for it: other work on the machine has little effect on
-it. Start-up (about a second, imports) is in every time. Of ``resnet20_cifar10`` 500 images are taken, of
-the digits all 500. Rows that are in docs/results/reuse.jsonl already are not measured again.
+CPU time of the command, as the kernel accounts for it: other work on the machine has little effect
+on it. Start-up (about a second, imports) is in every time. ResNet-20 has 200 images, the digits
+have 500. Rows that are in docs/results/reuse.jsonl already are not measured again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from measurements import Measurement, record, recorded
 
 ROWS = Path(__file__).resolve().parents[1] / "docs" / "results" / "reuse.jsonl"
 NETWORKS = ("resnet_digits", "resnet20_cifar10")
-IMAGES = 500
+IMAGES = 200
 BUDGETS = ("0.8", "0.65", "0.5", "0.35")
 
 NAMES = {

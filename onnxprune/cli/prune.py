@@ -33,10 +33,13 @@ examples:
   onnxprune in.onnx out.onnx --calib samples.npz --method snp --cutoff 0.05
   onnxprune in.onnx out.onnx --calib samples.npz --target macs=0.35 --refine 300s
   onnxprune trained.onnx out.onnx --statistics learnt.npz --method snp --target macs=0.5
+  onnxprune plan in.onnx --calib samples.npz --target macs=0.5
+  onnxprune sweep in.onnx models/ --calib samples.npz --target macs=0.8,0.65,0.5,0.35
   onnxprune apply in.onnx plan.json again.onnx --weights plan.npz
   onnxprune plot report.json figure.svg
   onnxprune inspect in.onnx
   onnxprune ops
+  onnxprune cache list
 
 Without --target, as much is pruned as keeps the outputs' relative error small on samples that the
 weights were not fitted on. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
