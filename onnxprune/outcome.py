@@ -16,7 +16,7 @@ from onnxprune.cost import CostModel
 from onnxprune.criteria.spectra import Spectrum, components, pivots
 from onnxprune.measurement import Measured
 from onnxprune.metric import Metric
-from onnxprune.network import FROZEN, ChannelGroup
+from onnxprune.network import FROZEN, ChannelGroup, Network
 from onnxprune.options import Options
 from onnxprune.plan import Plan, Weights
 from onnxprune.problems import group_problem
@@ -110,19 +110,19 @@ def describe(
     """
     measured = outcome.measured
     return Report(
-        settings=_settings(targets, options),
+        settings=settings_of(targets, options),
         run=_run(outcome, model, started),
-        samples=_samples(split),
+        samples=sample_counts(split),
         before=measured.before,
         after=measured.after,
         outputs=measured.outputs,
         targets=outcome.checks,
         metric=_metric(metric, measured),
-        sections=_sections(outcome),
+        sections=dropped_rows(outcome.study, outcome.choice, outcome.cost),
         share=outcome.choice.share,
         groups=_groups(outcome, options),
         layers=_layers(outcome),
-        frozen=_frozen(outcome),
+        frozen=frozen_rows(outcome.study.network, outcome.cost),
         notes=_notes(outcome, split) + _coarse(targets, options, split),
         refinement=outcome.refinement,
     )
@@ -139,7 +139,8 @@ def _run(outcome: Outcome, model: str, started: datetime) -> Run:
     )
 
 
-def _samples(split: Split) -> dict[str, int]:
+def sample_counts(split: Split) -> dict[str, int]:
+    """How many samples are for what."""
     used = {"fit": split.fit, "tune": split.tune, "choose": split.choose}
     sizes = {name: int(indices.size) for name, indices in used.items() if indices.size}
     return sizes | {"held_out": int(split.held_out.size)}
@@ -162,7 +163,8 @@ def _metric(metric: Metric | None, measured: Measured) -> MetricReport | None:
     return MetricReport(metric.name, *measured.metric)
 
 
-def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
+def settings_of(targets: Sequence[Target], options: Options) -> dict[str, object]:
+    """What is asked for, and the versions that do it."""
     method = options.composition
     criterion = options.criterion or method.criterion
     return {
@@ -196,17 +198,17 @@ def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
     }
 
 
-def _sections(outcome: Outcome) -> list[SectionReport]:
-    study = outcome.study
+def dropped_rows(study: Study, choice: Choice, cost: CostModel) -> list[SectionReport]:
+    """The sections that a choice drops."""
     return [
         SectionReport(
             section.name,
             section.branch,
             sorted(dropped_groups([section], study.groups)),
-            _macs_share(outcome.cost, section.branch),
-            outcome.choice.drops.get(section.name),
+            _macs_share(cost, section.branch),
+            choice.drops.get(section.name),
         )
-        for section in dropped(study, outcome.choice.counts)
+        for section in dropped(study, choice.counts)
     ]
 
 
@@ -279,16 +281,11 @@ def _layers(outcome: Outcome) -> list[LayerReport]:
     return rows
 
 
-def _frozen(outcome: Outcome) -> list[FrozenReport]:
+def frozen_rows(network: Network, cost: CostModel) -> list[FrozenReport]:
+    """The producers with frozen channels, those with most MACs first."""
     rows = [
-        FrozenReport(
-            f.producer,
-            f.frozen,
-            f.size,
-            f.reason,
-            _macs_share(outcome.cost, [f.producer]),
-        )
-        for f in outcome.study.network.frozen
+        FrozenReport(f.producer, f.frozen, f.size, f.reason, _macs_share(cost, [f.producer]))
+        for f in network.frozen
     ]
     return sorted(rows, key=lambda row: -row.macs_share)
 
@@ -308,14 +305,20 @@ def _notes(outcome: Outcome, split: Split) -> list[str]:
     if not outcome.plan_cuts:
         notes.append("nothing was cut: the model meets the targets as it is")
     notes += _speed(outcome)
-    thin = outcome.study.thin_layers()
+    return notes + left_notes(outcome.study, outcome.original)
+
+
+def left_notes(study: Study, original: onnx.ModelProto) -> list[str]:
+    """What the samples are too few for, and what is left as it is."""
+    notes = []
+    thin = study.thin_layers()
     if thin:
         notes.append(
             f"few calibration rows for {len(thin)} consumer{'s' * (len(thin) > 1)} "
             f"({', '.join(thin[:3])}"
             f"{', ...' if len(thin) > 3 else ''}); more samples would recover them better"
         )
-    operators = {node.op_type for node in outcome.original.graph.node}
+    operators = {node.op_type for node in original.graph.node}
     subgraphs = sorted(operators & {"If", "Loop", "Scan"})
     if subgraphs:
         notes.append(f"what {', '.join(subgraphs)} compute inside was left as it is")

@@ -174,11 +174,13 @@ def test_the_loop_of_training_knows_no_method():
     assert offences(loop, inside("train.method")) != []
 
 
+FIGURES = ("curves", "figures", "frontier_figure", "histograms", "panels")
+
+
 def test_only_figures_need_matplotlib_and_only_their_commands_need_figures() -> None:
-    drawing = ("curves", "figures", "histograms", "panels")
-    assert exactly(everything_but(*drawing), ("matplotlib",)) == []
-    others = everything_but(*drawing, "cli.bench", "cli.plot")
-    assert exactly(others, inside(*drawing)) == []
+    assert exactly(everything_but(*FIGURES), ("matplotlib",)) == []
+    others = everything_but(*FIGURES, "cli.bench", "cli.plot", "cli.sweep")
+    assert exactly(others, inside(*FIGURES)) == []
 
 
 def test_only_the_page_imports_the_template_engine() -> None:

@@ -202,6 +202,7 @@ def test_the_readme_links_the_documents():
         ("bench_attention", 1),
         ("bench_latency", 1),
         ("bench_prediction", 2),
+        ("bench_reuse", 1),
         ("bench_speed", 1),
     ],
 )

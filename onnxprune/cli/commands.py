@@ -68,13 +68,16 @@ PRUNE = Command("prune", "make a model smaller")
 COMMANDS: Mapping[str, Command] = {
     command.name: command
     for command in (
-        Command("apply", "cut a model again as a saved plan says; needs no samples"),
+        Command("apply", "cut a model as a saved plan says"),
         Command("bench", "latency of one or several models, measured in turns"),
+        Command("cache", "statistics that are kept for later runs: list, info, clear, path"),
         Command("compare", "how far the outputs of two models are apart, with bounds for CI"),
         Command("completion", "a script that completes all this in bash, zsh, fish or tcsh"),
         Command("inspect", "what can be pruned, what cannot, and why; needs no samples"),
         Command("ops", "the operators that channels pass through"),
-        Command("plot", "a figure of a report, or of the history of a training"),
+        Command("plan", "what a run would cut, and what is predicted of it; no model is made"),
+        Command("plot", "a page or a figure of a report, or of the history of a training"),
+        Command("sweep", "a model for each of several budgets, measured side by side"),
         Command("train", "train the weights of a classifier in its own graph; needs torch"),
     )
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from onnxprune.allocation import ALLOCATIONS
+from onnxprune.cache_folder import FOLDER_VARIABLE
 from onnxprune.cli import arguments, shared
 from onnxprune.cli.commands import listed
 from onnxprune.cli.images import add_images, preprocessing
@@ -40,6 +41,8 @@ examples:
   onnxprune in.onnx out.onnx --calib samples.npz --method snp --cutoff 0.05
   onnxprune in.onnx out.onnx --calib samples.npz --target macs=0.35 --refine 300s
   onnxprune trained.onnx out.onnx --statistics learnt.npz --method snp --target macs=0.5
+  onnxprune plan in.onnx --calib samples.npz --target macs=0.5
+  onnxprune sweep in.onnx models/ --calib samples.npz --target macs=0.8,0.65,0.5,0.35
   onnxprune apply in.onnx plan.json again.onnx --weights plan.npz
   onnxprune plot report.json page.html
   onnxprune plot report.json figure.svg
@@ -47,6 +50,7 @@ examples:
   onnxprune bench in.onnx out.onnx --batch 1 8
   onnxprune inspect in.onnx
   onnxprune ops
+  onnxprune cache list
 
 Without --target, as much is pruned as keeps the outputs' relative error small on samples that the
 weights were not fitted on. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
@@ -66,6 +70,13 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", metavar="IN", type=Path, help="the trained model")
     parser.add_argument("output", metavar="OUT", type=Path, help="where the pruned model goes")
+    add_run(parser)
+    _add_outputs(parser)
+    return parser
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Enter the flags that say how to prune; all commands that prune, or would, have them."""
     parser.add_argument(
         "--calib",
         metavar="DATA",
@@ -94,8 +105,6 @@ def parser() -> argparse.ArgumentParser:
     _add_refinement(parser)
     _add_timing(parser)
     add_images(parser)
-    _add_outputs(parser)
-    return parser
 
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
@@ -154,6 +163,12 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="drop residual sections as well, where that does less than narrowing",
     )
+    add_passes(how)
+
+
+def add_passes(how: argparse._ActionsContainer) -> None:
+    """Enter the flags that say how samples are run."""
+    defaults = Options()
     shared.add_provider(how)
     shared.add_num_samples(how)
     how.add_argument("--batch", metavar="N", type=int, default=defaults.batch)
@@ -164,6 +179,27 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         type=arguments.memory,
         help="hold at most this much of statistics and activations, as 512MB or 2GB, and put the "
         "rest into temporary files; what onnxruntime needs comes on top (default: hold all)",
+    )
+    _add_cache(how)
+
+
+def _add_cache(how: argparse._ActionsContainer) -> None:
+    where = how.add_mutually_exclusive_group()
+    where.add_argument(
+        "--cache",
+        metavar="DIR",
+        type=Path,
+        help="keep statistics of the samples there, and find them again when the same model is "
+        f"pruned with the same samples, to another target say (default: ${FOLDER_VARIABLE}, if it "
+        "names a folder)",
+    )
+    where.add_argument("--no-cache", action="store_true", help="keep and find none")
+    how.add_argument(
+        "--cache-size",
+        metavar="SIZE",
+        type=arguments.memory,
+        default=Options().cache_size,
+        help="what is kept may take so much; what was used longest ago goes (default: 2GB)",
     )
 
 
@@ -237,16 +273,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     """Prune, write what was asked for, print the record and return the exit code."""
     configure_logging(given)
-    if not (given.calib or given.statistics):
-        parser.error("the following arguments are required: --calib")
-    try:
-        targets = [Target.parse(text) for text in given.target]
-        settings = options(given)
-        settings.require_choice(targets)
-        if any(target.kind == "drop" for target in targets) and not (given.eval or given.labels):
-            raise ValueError("--target drop needs --eval or --labels, which measure it")
-    except (ValueError, CalibrationError) as error:
-        parser.error(str(error))
+    targets, settings = asked(parser, given)
     _check_written(parser, given)
     from onnxprune.api import prune  # the help and wrong usage do not pay for the import
 
@@ -259,6 +286,29 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     elif not given.quiet:
         print(report.table())
     return 0
+
+
+def asked(
+    parser: argparse.ArgumentParser, given: argparse.Namespace
+) -> tuple[list[Target], Options]:
+    """The targets and settings that the flags state; what contradicts itself is wrong usage."""
+    if not (given.calib or given.statistics):
+        parser.error("the following arguments are required: --calib")
+    try:
+        targets = [Target.parse(text) for text in given.target]
+        settings = options(given)
+        settings.require_choice(targets)
+        if any(target.kind == "drop" for target in targets) and not (given.eval or given.labels):
+            raise ValueError("--target drop needs --eval or --labels, which measure it")
+    except (ValueError, CalibrationError) as error:
+        parser.error(str(error))
+    return targets, settings
+
+
+def reads(given: argparse.Namespace) -> dict[str, Path]:
+    """What a file is -> the file, of all that the flags name to be read."""
+    files = {"--calib": given.calib, "--labels": given.labels, "--statistics": given.statistics}
+    return {"IN": given.model} | {flag: Path(name) for flag, name in files.items() if name}
 
 
 def options(given: argparse.Namespace) -> Options:
@@ -290,6 +340,8 @@ def options(given: argparse.Namespace) -> Options:
         labels=given.labels,
         refine=_refine(given),
         statistics=given.statistics,
+        cache="" if given.no_cache else given.cache,
+        cache_size=given.cache_size,
     )
 
 
@@ -317,9 +369,7 @@ def _check_written(parser: argparse.ArgumentParser, given: argparse.Namespace) -
     writes = {"OUT": given.output, **reports, "--plan": given.plan}
     if given.plan:
         writes["--plan's weights"] = given.plan.with_suffix(".npz")
-    files = {"--calib": given.calib, "--labels": given.labels, "--statistics": given.statistics}
-    reads = {"IN": given.model} | {flag: Path(name) for flag, name in files.items() if name}
-    check_places(parser, reads, writes)
+    check_places(parser, reads(given), writes)
     for path in given.report:
         if path.suffix.lower() not in RECORDS:
             parser.error(f"--report {path}: name a file that ends in {' or '.join(RECORDS)}")
