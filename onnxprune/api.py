@@ -2,12 +2,15 @@
 
 ``prune`` goes through these stages, each a module of its own:
 
+    groundwork   the next four, and the samples
     canonical    one way of writing what exporters write in many
     groups       which channels must be kept or removed together
-    scope        which of them may be cut, how far; whether the targets can be reached
+    scope        which of them may be cut, how far
     study        Gram matrices of what the consumers read; the order in which channels go
-    search       the next four, until the targets are measured to hold on the result
+    pursuit      whether the targets can be reached
+    search       all that follows, until the targets are measured to hold on the result
     choice       how many channels every group keeps under the targets; which sections go
+    finishing    the next five
     refit        the consumers' new weights
     rewrite      the smaller model
     refining     its weights trained to say what the original says, if that is asked for
@@ -17,48 +20,34 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from datetime import datetime, timezone
 from pathlib import Path
 
 import onnx
 
-from onnxprune.allocation import Bound, Costs
 from onnxprune.arrays import Feed
 from onnxprune.blame import blamed
 from onnxprune.blas_threads import one_thread
-from onnxprune.bounds import FileSizes, bounds_of
-from onnxprune.calibration import CalibrationSource, split
-from onnxprune.canonical import canonicalise
-from onnxprune.choice import Choice, Chooser
-from onnxprune.cost import cost_model, parameter_count
-from onnxprune.executor import Executor, InProcess
-from onnxprune.groups import find_groups
-from onnxprune.inputs import learnt_statistics, open_samples
-from onnxprune.latency_cost import latency_cost
-from onnxprune.measurement import Judge, Measured, judge_of, require_sense
-from onnxprune.model import file_bytes, load, pending
+from onnxprune.calibration import CalibrationSource
+from onnxprune.finishing import Finisher
+from onnxprune.forecast import Forecast
+from onnxprune.foresight import foresee
+from onnxprune.frontier import Frontier
+from onnxprune.groundwork import Groundwork
+from onnxprune.model import load, pending
 from onnxprune.options import Options
-from onnxprune.outcome import Outcome, describe
-from onnxprune.plan import Keep, Plan, Weights
-from onnxprune.recovery import Solution
-from onnxprune.refinement import Refine
-from onnxprune.refining import Refiner, require_refinable
+from onnxprune.outcome import describe
+from onnxprune.plan import Plan, Weights
+from onnxprune.pursuit import Pursuit
 from onnxprune.report import Report
-from onnxprune.rewrite import apply, digest
-from onnxprune.scope import Scope, prunable_groups
-from onnxprune.search import ROUNDS, Search, require_held
-from onnxprune.section_choice import droppable_sections, dropped, drops, prior_of, with_constants
-from onnxprune.sequential import refit_in_order
-from onnxprune.study import Batches, Study, study
+from onnxprune.rewrite import apply
+from onnxprune.sweep import Budget, Sweep
 from onnxprune.target import SAFE_ERROR, Target
 from onnxprune.validation import check_file
-from onnxprune.verdict import Check
 
 DEFAULT_OPTIONS = Options()
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,53 +133,7 @@ class Pruner:
         calibration: CalibrationSource | None,
         options: Options = DEFAULT_OPTIONS,
     ) -> None:
-        self._options = options
-        self._original = model if isinstance(model, onnx.ModelProto) else load(model)
-        self._learnt = learnt_statistics(self._original, options)
-        with blamed(self._original):
-            self._canonical = canonicalise(self._original)
-            network = find_groups(self._canonical)
-        groups = prunable_groups(network, options)
-        require_refinable(self._canonical, options)
-        samples = open_samples(self._original, calibration, options, self._learnt)
-        logger.info("%s", samples.summary())
-        self._samples = samples
-        extent = samples.batch_extent or 1
-        self._parts = split(len(samples), options.seed, batch_extent=extent)
-        if options.refine is not None:
-            self._parts = self._parts.with_choice(options.seed, batch_extent=extent)
-        self._executor: Executor = InProcess(options.progress)
-        self._sample = next(iter(Batches(samples, self._parts.held_out, 1)))
-        shapes = {name: array.shape for name, array in self._sample.items()}
-        sections = droppable_sections(network, self._canonical, options)
-        cost = cost_model(network, self._canonical, shapes, sections)
-        self._cost = cost.per_sample(extent)
-        self._scope = Scope.of(network, groups, options.composition.align, sections)
-
-    @cached_property
-    def _study(self) -> Study:
-        """What is learnt from the samples, once it is certain that a target can be reached."""
-        options, parts = self._options, self._parts
-        return study(
-            self._canonical,
-            self._scope,
-            self._samples,
-            parts,
-            options,
-            self._executor,
-            self._learnt,
-        )
-
-    @cached_property
-    def _chooser(self) -> Chooser:
-        return Chooser(self._study, *self._batches, self._options, self._executor)
-
-    @property
-    def _batches(self) -> tuple[Batches, Batches]:
-        """The samples to fit on, and those to tune on."""
-        samples, size = self._samples, self._options.batch
-        fit, tune = (Batches(samples, i, size) for i in (self._parts.fit, self._parts.tune))
-        return fit, tune
+        self._ground = Groundwork(model, calibration, options)
 
     def prune(self, targets: Sequence[Target] = ()) -> Result:
         """Prune to these targets; see ``prune``.
@@ -198,171 +141,92 @@ class Pruner:
         Raises:
             ValueError: there are targets although the options fix the counts.
         """
-        self._options.require_choice(targets)
+        self._ground.options.require_choice(targets)
         with one_thread():
             return self._pruned(targets)
 
+    def plan(self, targets: Sequence[Target] = ()) -> Forecast:
+        """What ``prune`` would cut first, and what is predicted of it; no model is made.
+
+        Raises:
+            TargetError: the targets cannot be reached.
+            ValueError: there are targets although the options fix the counts.
+        """
+        self._ground.options.require_choice(targets)
+        with one_thread():
+            return foresee(self._ground, asked(targets, self._ground.options), targets)
+
+    def sweep(self, budgets: Sequence[Budget], folder: str | Path) -> Frontier:
+        """A model for each budget in a folder, and what they cost and do, side by side.
+
+        What the folder holds of an earlier sweep of the same model, samples and settings is kept.
+
+        Args:
+            budgets: targets that hold together, for each model; ``sweep.budgets_of`` reads them.
+            folder: where the models go; it exists.
+
+        Raises:
+            OnnxPruneError: the folder cannot be written, or the metric fails. A budget that cannot
+                be reached is a point without a model.
+        """
+        return Sweep(self._ground, self.prune, Path(folder)).run(budgets)
+
     def _pruned(self, targets: Sequence[Target]) -> Result:
-        level = self._options.level
-        if level is None:
-            outcome = self._found(list(targets) or [Target("error", SAFE_ERROR)])
-        else:
-            outcome = self._finish(self._chooser.at_share(level), targets)
-            if self._options.refine is not None:
-                outcome = self._refined(outcome, targets, self._options.refine)
-        if self._options.latency:
-            timed = self._judge.timed_too(outcome.measured, outcome.pruned)
+        started = datetime.now(timezone.utc).astimezone()
+        ground, options = self._ground, self._ground.options
+        outcome = Pursuit(ground, asked(targets, options)).run()
+        if options.latency:
+            timed = ground.judge.timed_too(outcome.measured, outcome.pruned)
             outcome = replace(outcome, measured=timed)
-        report = describe(outcome, targets, self._parts, self._options, self._judge.metric)
+        report = describe(
+            outcome,
+            targets,
+            ground.parts,
+            options,
+            ground.judge.metric,
+            model=ground.name,
+            started=started,
+        )
+        report = replace(report, notes=[*report.notes, *ground.memory.notes])
         return Result(
             outcome.pruned,
             outcome.plan,
             outcome.weights,
             report,
-            self._original,
-            self._sample,
-            self._options,
+            ground.original,
+            ground.sample,
+            options,
         )
 
-    def _found(self, targets: Sequence[Target]) -> Outcome:
-        """The model on which the targets hold, refined if that is asked for.
 
-        What a model costs does not change when it is refined, so that targets on costs are pursued
-        without; the model that is found is refined, and all targets are judged on that. Damage
-        does change: where it alone is bounded, every model that is measured is refined, each with
-        a part of the budget.
+def recover(
+    model: str | Path | onnx.ModelProto,
+    plan: Plan,
+    calibration: CalibrationSource,
+    options: Options = DEFAULT_OPTIONS,
+) -> Weights:
+    """Weights that take over what a plan cuts, whoever has chosen its channels.
 
-        Raises:
-            TargetError: the targets hold on none, or cannot.
-        """
-        costs = [target for target in targets if target.is_cost]
-        refine = self._options.refine
-        if refine is None:
-            return self._search(targets, lambda choice: self._finish(choice, targets)).run()
-        if not costs:
-            part = replace(refine, budget=refine.budget.divided(ROUNDS))
+    Args:
+        model: the model the plan was made for, or its path; it is left as it is.
+        plan: what to cut.
+        calibration: unlabelled samples, in any form ``load_calibration`` reads.
+        options: settings; what chooses channels and counts is not looked at.
 
-            def refined(choice: Choice) -> Outcome:
-                return self._refined(self._finish(choice, ()), targets, part)
-
-            return self._search(targets, refined).run()
-        search = self._search(targets, lambda choice: self._finish(choice, costs))
-        outcome = self._refined(search.run(), targets, refine)
-        require_held(outcome.checks)
-        return outcome
-
-    def _search(
-        self, targets: Sequence[Target], finish: Callable[[Choice], Outcome]
-    ) -> Search[Outcome]:
-        """The search for a model on which the targets hold, before any sample is run."""
-        scope, cost = self._scope, self._cost
-        require_sense(targets, self._judge)
-        costs = [target for target in targets if target.is_cost]
-        bounds = bounds_of(
-            costs,
-            cost,
-            scope.sizes,
-            scope.channels,
-            parameter_count(self._original),
-            files=FileSizes(file_bytes(self._original), file_bytes(self._canonical)),
-            latency=self._predicted_latency,
-        )
-        scope.require_reachable(bounds)  # before the samples are run, not after
-        only_time = [t.kind for t in costs] == ["latency"]
-        damages = [target for target in targets if not target.is_cost]
-        return Search(
-            self._chooser,
-            Bound("macs", cost.macs, 0.0, float(cost.macs(scope.sizes))),
-            dict(zip(costs, bounds, strict=True)),
-            {g.target: g for g in self._chooser.gauges(damages, self._judge.metric)},
-            finish,
-            lambda bound, counts: float(bound.cost(scope.counts(counts))),
-            scope.useful(bounds[0]) if only_time else scope.allowed,
-        )
-
-    def _finish(self, choice: Choice, targets: Sequence[Target]) -> Outcome:
-        """The model of a choice, and what is measured on it."""
-        known, original = self._study, self._original
-        counts = choice.counts
-        plan = plan_of(original, known, counts)
-        weights, solutions = self._recovered(counts)
-        pruned = apply(original, plan, weights)
-        measured, checks = self._judged(pruned, choice, targets)
-        return Outcome(
-            original, pruned, known, choice, plan, weights, solutions, self._cost, measured, checks
-        )
-
-    def _refined(self, made: Outcome, targets: Sequence[Target], settings: Refine) -> Outcome:
-        """A model with refined weights, and what is measured on it."""
-        refiner = Refiner(
-            self._original,
-            self._canonical,
-            made.study.network,
-            self._samples,
-            self._parts,
-            self._options,
-            self._executor,
-        )
-        model, weights, done = refiner.refine(made.pruned, made.plan, made.weights, settings)
-        measured, checks = self._judged(model, made.choice, targets)
-        return replace(
-            made, pruned=model, weights=weights, measured=measured, checks=checks, refinement=done
-        )
-
-    def _judged(
-        self, pruned: onnx.ModelProto, choice: Choice, targets: Sequence[Target]
-    ) -> tuple[Measured, list[Check]]:
-        """What is measured on a model, and every target beside it."""
-        known, timed = self._study, any(target.kind == "latency" for target in targets)
-        measured = self._judge.measure(pruned, latency=timed)
-        sizes = known.sizes, known.counts(choice.counts)
-        full, kept = (int(known.channels(counts)) for counts in sizes)
-        return measured, self._judge.checks(targets, measured, full, kept)
-
-    @cached_property
-    def _judge(self) -> Judge:
-        macs = round(float(self._cost.macs(self._scope.sizes)))
-        samples, parts = self._samples, self._parts
-        return judge_of(self._original, macs, samples, parts, self._options, self._executor)
-
-    def _predicted_latency(self) -> Costs:
-        return latency_cost(
-            self._scope.network,
-            self._canonical,
-            self._judge.timed,
-            sections=self._scope.sections,
-            provider=self._options.provider,
-            threads=self._options.threads,
-            progress=self._options.progress,
-        )
-
-    def _recovered(self, counts: Mapping[str, int]) -> tuple[Weights, dict[str, list[Solution]]]:
-        """The consumers' new weights, what is added for sections, and how they were found."""
-        known, options = self._study, self._options
-        sections = dropped(known, counts)
-        prior = prior_of(known, counts, known.recovery, progress=options.progress)
-        if not options.composition.sequential:
-            return with_constants(prior.weights, known, sections), prior.solutions
-        (refitted,) = refit_in_order(
-            known,
-            [prior],
-            known.recovery,
-            *self._batches,
-            self._executor,
-            seed=options.seed,
-            provider=options.provider,
-            max_memory=options.frontier_memory,
-        )
-        weights = with_constants(refitted.weights, known, sections)
-        return weights, prior.solutions | refitted.solutions
+    Raises:
+        PlanMismatchError: the plan belongs to another model, or does not fit it.
+        CalibrationError: the samples do not fit the model.
+    """
+    # the order of the channels is the plan's; this is the criterion that takes no time
+    settings = replace(options, criterion="l2", sections=bool(plan.drops))
+    with one_thread():
+        return Finisher(Groundwork(model, calibration, settings)).recover(plan)
 
 
-def plan_of(model: onnx.ModelProto, known: Study, counts: Mapping[str, int]) -> Plan:
-    """The plan of these counts, of some of a model's groups and sections; the rest stays whole."""
-    sizes = {group.name: group.size for group in known.groups}
-    keeps = known.keeps(counts)
-    edits = [Keep(name, tuple(keep.tolist()), sizes[name]) for name, keep in keeps.items()]
-    return Plan(digest(model), (*edits, *drops(known, counts)))
+def asked(targets: Sequence[Target], options: Options) -> list[Target]:
+    """The targets, or the one that is meant where neither they nor the options say anything."""
+    given = list(targets)
+    return given or ([Target("error", SAFE_ERROR)] if options.level is None else [])
 
 
 def apply_plan(

@@ -20,6 +20,7 @@ from onnxprune.progress import shown
 from onnxprune.section_choice import dropped, section_choices, settled
 from onnxprune.sensitivity import LEVELS, measure_sections, measure_sensitivity
 from onnxprune.study import Batches, Study
+from onnxprune.study_memory import NO_MEMORY, StudyMemory
 from onnxprune.target import Target
 from onnxprune.trials import Trials
 
@@ -58,6 +59,7 @@ class Chooser:
         tune: samples to judge trials by.
         options: settings.
         executor: where trials run.
+        memory: finds what trials have shown before.
     """
 
     study: Study
@@ -65,6 +67,7 @@ class Chooser:
     tune: Batches
     options: Options
     executor: Executor
+    memory: StudyMemory = NO_MEMORY
 
     @cached_property
     def trials(self) -> Trials:
@@ -89,14 +92,18 @@ class Chooser:
         """Group name -> its damage law, where the allocation measures them."""
         if self.options.composition.allocation != "sensitivity":
             return {}
-        return measure_sensitivity(self.study, self.trials)
+        return self.memory.laws(
+            self.study, self.options, lambda: measure_sensitivity(self.study, self.trials)
+        )
 
     @cached_property
     def drops(self) -> Mapping[str, float]:
         """Section name -> what dropping it does, where the allocation measures that."""
         if self.options.composition.allocation != "sensitivity":
             return {}
-        return measure_sections(self.study, self.trials)
+        return self.memory.drops(
+            self.study, self.options, lambda: measure_sections(self.study, self.trials)
+        )
 
     @cached_property
     def unexplained(self) -> Mapping[str, Vector]:

@@ -22,17 +22,20 @@ class OutputDistance:
         name: the output.
         scores: whether the output looks like class scores.
         samples: samples seen.
+        reshaped: how many of them came out in another shape, and count as all wrong.
     """
 
     name: str
     scores: bool
     samples: int = 0
+    reshaped: int = 0
     _squared: float = 0.0
     _reference: float = 0.0
     _changed: float = 0.0
     _product: float = 0.0
     _divergence: float = 0.0
     _softened: float = 0.0
+    _largest: float = 0.0
     _agree: int = 0
     _rows: int = field(default=0, repr=False)
 
@@ -48,11 +51,13 @@ class OutputDistance:
         new = np.asarray(changed, np.float64)
         if new.shape != old.shape:
             new = np.zeros_like(old)
+            self.reshaped += old.shape[0] if old.ndim else 1
         self.samples += old.shape[0] if old.ndim else 1
         self._squared += float(np.sum((old - new) ** 2))
         self._reference += float(np.sum(old**2))
         self._changed += float(np.sum(new**2))
         self._product += float(np.sum(old * new))
+        self._largest = float(np.maximum(self._largest, np.abs(old - new).max(initial=0.0)))
         if self.scores:
             old, new = (a.reshape(a.shape[0], -1) for a in (old, new))
             self._rows += old.shape[0]
@@ -69,6 +74,8 @@ class OutputDistance:
         self._product += other._product
         self._divergence += other._divergence
         self._softened += other._softened
+        self._largest = float(np.maximum(self._largest, other._largest))
+        self.reshaped += other.reshaped
         self._agree += other._agree
         self._rows += other._rows
 
@@ -86,6 +93,11 @@ class OutputDistance:
         """Cosine of the angle between all outputs of the two models."""
         norms = np.sqrt(self._reference * self._changed)
         return float(self._product / norms) if norms else float(self._squared == 0)
+
+    @property
+    def max_abs_error(self) -> float:
+        """The largest difference between two values."""
+        return self._largest
 
     @property
     def agreement(self) -> float | None:

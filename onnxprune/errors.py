@@ -31,6 +31,14 @@ class ValidationError(OnnxPruneError):
     """The new model failed a check; no output is written."""
 
 
+class InterfaceError(OnnxPruneError):
+    """Two models do not take the same inputs or give the same outputs, and are not comparable."""
+
+
+class BoundError(OnnxPruneError):
+    """A model is further from another than the user allows."""
+
+
 class ReportError(OnnxPruneError):
     """A saved report cannot be read, or lacks what is asked of it."""
 

@@ -1,4 +1,4 @@
-"""The shapes of a model's inputs for which its MACs are counted."""
+"""The shapes of a model's inputs for which its MACs are counted, or it is run."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ Declared = tuple[int | str | None, ...]
 
 
 def input_extents(
-    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]
+    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int = 1
 ) -> dict[str, Extents]:
     """The shape of every input that is a tensor; None for an extent that nobody knows.
 
-    What ``shapes`` leaves open is 1 on axis 0, the batch. Extents of one name are equal.
+    What ``shapes`` leaves open is ``batch`` on axis 0. Extents of one name are equal.
 
     Args:
         model: any model.
         shapes: input name -> its shape.
+        batch: extent of axis 0, where the model and ``shapes`` leave it open.
 
     Raises:
         OnnxPruneError: a shape belongs to no input, or contradicts what the model declares.
     """
-    declared = _declared(model)
+    declared = declared_extents(model)
     for name, shape in shapes.items():
         _check(name, shape, declared)
     known: dict[str, int] = {}
@@ -38,12 +39,14 @@ def input_extents(
                 known.setdefault(extent, found)
     for axes in declared.values():
         if axes and isinstance(axes[0], str):
-            known.setdefault(axes[0], 1)
-    return {name: shapes.get(name) or _resolved(axes, known) for name, axes in declared.items()}
+            known.setdefault(axes[0], batch)
+    return {
+        name: shapes.get(name) or _resolved(axes, known, batch) for name, axes in declared.items()
+    }
 
 
-def _declared(model: onnx.ModelProto) -> dict[str, Declared]:
-    """Input name -> number, name or None for each axis."""
+def declared_extents(model: onnx.ModelProto) -> dict[str, Declared]:
+    """What a model says of its inputs: name -> number, name or None for each axis."""
     initializers = {tensor.name for tensor in model.graph.initializer}
     found: dict[str, Declared] = {}
     for value in model.graph.input:
@@ -77,9 +80,9 @@ def _check(name: str, shape: tuple[int, ...], declared: Mapping[str, Declared]) 
         )
 
 
-def _resolved(axes: Declared, known: Mapping[str, int]) -> Extents:
-    """Names replaced by what they stand for; an unnamed batch is one sample."""
+def _resolved(axes: Declared, known: Mapping[str, int], batch: int) -> Extents:
+    """Names replaced by what they stand for, and an unnamed batch as well."""
     resolved = [known.get(extent) if isinstance(extent, str) else extent for extent in axes]
     if resolved and resolved[0] is None:
-        resolved[0] = 1
+        resolved[0] = batch
     return tuple(resolved)

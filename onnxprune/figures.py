@@ -14,8 +14,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
+from onnxprune.errors import ReportError
 from onnxprune.group_labels import group_labels
-from onnxprune.panels import PANELS
+from onnxprune.panels import LATENCY, PANELS
 from onnxprune.replacing import explained
 from onnxprune.saved_report import LEVEL_SETTINGS, SavedReport
 
@@ -49,19 +50,33 @@ STYLE = (
 
 
 def draw(report: SavedReport) -> Figure:
-    """A figure with every panel of ``PANELS``; its axes are labelled with the panels' names."""
+    """A figure with every panel of ``PANELS``; its axes are labelled with the panels' names.
+
+    Below them is a histogram of latency, "latency", if the report holds durations of runs.
+
+    Raises:
+        ReportError: the report has no groups.
+    """
+    if not report.groups:
+        raise ReportError("the report has no channel groups: there is nothing to plot")
     few = len(report.groups) <= SIDE_BY_SIDE
+    timed = [report.before.latency, report.after.latency]
+    runs = all(each is not None and each.durations for each in timed)
     with style.context(list(STYLE)):
-        figure = Figure(figsize=(12, 7 if few else 11), layout="constrained")
+        height = (7 if few else 11) + 2 * runs
+        figure = Figure(figsize=(12, height), layout="constrained")
         upper = [BARS] if few else [[name] * len(LINES) for name in BARS]
-        rows: list[Any] = [*upper, LINES]
-        heights = [*(1.0 for _ in upper), 1.2 if few else 1.8]
+        rows: list[Any] = [*upper, LINES, *[["latency"] * len(LINES)] * runs]
+        heights = [*(1.0 for _ in upper), 1.2 if few else 1.8, *[0.6] * runs]
         axes = figure.subplot_mosaic(rows, height_ratios=heights)
         labels = group_labels([group.name for group in report.groups], ROOM)
         colours = _colours(len(labels))
         for letter, (name, panel) in zip("abcdef", PANELS.items(), strict=True):
             panel.draw(axes[name], report, colours)
             _head(axes[name], f"({letter}) {panel.title}")
+        if runs:
+            LATENCY.draw(axes["latency"], report, colours)
+            _head(axes["latency"], f"(g) {LATENCY.title}")
         for name in BARS:
             _name_bars(axes[name], labels, shown=few or name == BARS[-1])
         _name_colours(figure, [axes[name] for name in LINES], labels, colours)
@@ -81,7 +96,16 @@ def save(figure: Figure, path: Path) -> None:
     """
     kind = path.suffix[1:].lower()
     with explained(path), style.context(list(STYLE)):
+        _settle(figure)
         figure.savefig(path, format=kind, dpi=150, metadata=UNDATED.get(kind))
+
+
+def _settle(figure: Figure) -> None:
+    """Fix what the layout found, without its last digits, which differ from run to run."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(tuple(round(extent, 5) for extent in axes.get_position().bounds))
 
 
 def _colours(count: int) -> ListedColormap:

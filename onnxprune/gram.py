@@ -26,6 +26,21 @@ class Gram:
     def __init__(self, parts: int, features: int) -> None:
         self.sums: NDArray[np.float64] = np.zeros((parts, features + 1, features + 1))
 
+    @classmethod
+    def of(cls, sums: Array) -> Gram:
+        """A sum that was made before.
+
+        Raises:
+            ValueError: it is none: not float64, not square, or not finite.
+        """
+        if sums.ndim != 3 or sums.shape[1] != sums.shape[2] or sums.dtype != np.float64:
+            raise ValueError(f"moments of shape {sums.shape} and type {sums.dtype}")
+        if not np.isfinite(sums).all():
+            raise ValueError("moments that are not finite")
+        gram = cls(sums.shape[0], sums.shape[1] - 1)
+        gram.add(sums)
+        return gram
+
     def add(self, batch: NDArray[np.floating[Any]]) -> None:
         """Adds one batch's Grams, an array of shape (parts, features + 1, features + 1)."""
         if batch.shape != self.sums.shape:  # broadcasting would hide the mistake

@@ -7,22 +7,18 @@ On a GPU kernels are only launched when onnxruntime takes their time; there whol
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from time import perf_counter, thread_time
-from typing import Any
 
 import numpy as np
 import onnx
 
 from onnxprune.arrays import Feed
-from onnxprune.errors import OnnxPruneError
+from onnxprune.profile_events import recording
 from onnxprune.runtime import ModelSource, Provider, Session
 
 REORDERS = ("ReorderInput", "ReorderOutput")
@@ -47,8 +43,6 @@ Kernel = tuple[str, str]
 
 BETWEEN = ("", "")
 """Stands for what passes between the kernels of a run, among names and operators of kernels."""
-
-_SUFFIX, _RUN = "_kernel_time", "model_run"
 
 
 @dataclass(frozen=True)
@@ -159,20 +153,16 @@ def _recording(
 ) -> Iterator[tuple[Session, dict[Kernel, list[float]]]]:
     """A session, and the times of its kernels by name and operator once the block ends."""
     durations: dict[Kernel, list[float]] = defaultdict(list)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        prefix = Path(folder, "kernels")
-        session = Session(model, provider=provider, threads=threads, profile=prefix)
+    with recording(model, provider, threads) as (session, events):
         yield session, durations
-        inside = 0.0
-        for event in _events(session.end_profile()):
-            name, time = str(event.get("name", "")), float(event.get("dur", 0)) / 1000
-            if event.get("cat") == "Node" and name.endswith(_SUFFIX):
-                kernel = name.removesuffix(_SUFFIX), str(event["args"].get("op_name", ""))
-                durations[kernel].append(time)
-                inside += time
-            elif name == _RUN:  # written after its kernels
-                durations[BETWEEN].append(max(time - inside, 0.0))
-                inside = 0.0
+    inside = 0.0
+    for event in events:
+        if event.name is not None:
+            durations[event.name, event.op].append(event.time)
+            inside += event.time
+        else:
+            durations[BETWEEN].append(max(event.time - inside, 0.0))
+            inside = 0.0
 
 
 def _clock(provider: Provider, threads: int | None) -> Clock:
@@ -196,14 +186,3 @@ def _turns(
             session.run(feed)
             own.append((clock() - start) * 1000)
     return [own[WARMUP:] for own in times]
-
-
-def _events(path: Path) -> list[dict[str, Any]]:
-    try:
-        events: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        return events
-    except (OSError, ValueError) as error:
-        raise OnnxPruneError(
-            f"onnxruntime's record of kernel times cannot be read ({error}); a latency target "
-            "needs it: make room for temporary files, or use a target on MACs"
-        ) from error

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
-from onnxprune.arrays import Feed
-from onnxprune.progress import shown
+from onnxprune.arrays import Feed, Vector
+from onnxprune.interleaving import timed_in_turns
 from onnxprune.runtime import ModelSource, Provider, Session
 
-MIN_RUNS = 5  # of each model, however long they take
-
-INTERRUPTED = 1.1
-"""Wall time of a run on one thread relative to its CPU time, from which it was interrupted.
-
-On a busy core long runs are interrupted more often than short ones, so that a smaller model would
-seem faster than it is.
-"""
-
-
-_Run = tuple[float, float]
-"""Wall time and the thread's CPU time of a run, in seconds."""
+DECIMALS = 5
+"""Of the milliseconds that are kept of every run: clocks tell no more."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +23,30 @@ class Latency:
     Attributes:
         median: of these runs.
         p90: their 90th percentile.
+        p99: their 99th percentile.
         runs: how many there were in all.
+        durations: of these runs, rising.
     """
 
     median: float
     p90: float
+    p99: float
     runs: int
+    durations: Sequence[float] = field(default=(), repr=False)
+
+    @classmethod
+    def of(cls, milliseconds: Sequence[float] | Vector, runs: int) -> Latency:
+        """The record of the runs that count, of so many in all."""
+        durations = np.sort(np.asarray(milliseconds, np.float64))
+        median, p90, p99 = np.percentile(durations, (50, 90, 99)).tolist()
+        return cls(median, p90, p99, runs, durations.round(DECIMALS).tolist())
+
+    @property
+    def drawn_to(self) -> float:
+        """Where a histogram of the durations may end, in milliseconds: few lie far beyond."""
+        if not self.durations:
+            return self.p90
+        return min(2 * self.p90 - self.durations[0], self.durations[-1])
 
 
 def interleaved_latency(
@@ -71,23 +79,12 @@ def interleaved_latency(
         One record for each model, in order.
     """
     sessions = [Session(model, provider=provider, threads=threads) for model in models]
-    for _ in range(warmup):
-        for session in sessions:
-            session.run(feed)
-    times: list[list[_Run]] = [[] for _ in sessions]
-    deadline = time.perf_counter() + budget_seconds
-    for done in shown(range(max(runs, 1)), "measuring latency", progress=progress):
-        if done >= MIN_RUNS and time.perf_counter() > deadline:
-            break
-        for session, own in zip(sessions, times, strict=True):
-            start, cpu = time.perf_counter(), time.thread_time()
-            session.run(feed)
-            own.append((time.perf_counter() - start, time.thread_time() - cpu))
-    counted = [[wall for wall, cpu in own if wall <= INTERRUPTED * cpu] for own in times]
-    alone = provider == "cpu" and threads == 1
-    if not alone or min(map(len, counted), default=0) < MIN_RUNS:
-        counted = [[wall for wall, _ in own] for own in times]
-    return [
-        Latency(1000 * float(np.median(own)), 1000 * float(np.percentile(own, 90)), len(every))
-        for own, every in zip(counted, times, strict=True)
-    ]
+    timings = timed_in_turns(
+        [partial(session.run, feed) for session in sessions],
+        runs=runs,
+        warmup=warmup,
+        budget_seconds=budget_seconds,
+        alone=provider == "cpu" and threads == 1,
+        progress=progress,
+    )
+    return [Latency.of(timing.milliseconds, timing.runs) for timing in timings]

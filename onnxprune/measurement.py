@@ -19,7 +19,7 @@ from onnxprune.latency import interleaved_latency
 from onnxprune.metric import Metric, metric_of
 from onnxprune.model import file_bytes
 from onnxprune.options import Options
-from onnxprune.report import Footprint
+from onnxprune.report_parts import Footprint
 from onnxprune.runtime import Session
 from onnxprune.study import Batches
 from onnxprune.target import Target
@@ -94,14 +94,18 @@ class Judge:
                     "or not a number on calibration samples; check that they are what the model "
                     "expects"
                 )
-        after = Footprint(
-            parameter_count(pruned), self._counted_macs(pruned), file_bytes(pruned), None
-        )
+        after = self.footprint(pruned)
         metric = None
         if self.metric is not None and self.metric_before is not None:
             metric = (self.metric_before, self._judged(self.metric, pruned))
         measured = Measured(self.before, after, outputs, metric)
         return self.timed_too(measured, pruned) if latency else measured
+
+    def footprint(self, pruned: onnx.ModelProto) -> Footprint:
+        """What a pruned model costs, without its latency."""
+        return Footprint(
+            parameter_count(pruned), self._counted_macs(pruned), file_bytes(pruned), None
+        )
 
     def timed_too(self, measured: Measured, pruned: onnx.ModelProto) -> Measured:
         """The same with latency, of the original and the pruned model in turns."""

@@ -6,15 +6,15 @@ of the search and for the promise on the finished model, and labels use other sa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from onnxprune.arrays import Array, Feed, IndexArray
+from onnxprune.arrays import Array, Feed, IndexArray, Vector
 from onnxprune.calibration import Calibration, Split
 from onnxprune.comparison import looks_like_scores
 from onnxprune.errors import MetricError
@@ -24,8 +24,8 @@ from onnxprune.user_code import find_function
 Predict = Callable[[Feed], list[Array]]
 """Runs a model: input name -> array, to the list of its outputs in the model's order."""
 
-UserMetric = Callable[[Predict], float]
-"""Judges a model by what it predicts; higher is better."""
+UserMetric = Callable[[Predict], "float | Array"]
+"""Judges a model by what it predicts, by one number or one for each sample; higher is better."""
 
 
 class Metric(Protocol):
@@ -59,16 +59,33 @@ class FunctionMetric:
         return self.final(predict)
 
     def final(self, predict: Predict) -> float:
-        """What the function returns.
+        """What the function returns, or the mean of it.
 
         Raises:
-            MetricError: it is not a finite number.
+            MetricError: it is not a finite number, nor one for each sample.
+        """
+        return float(self.values(predict).mean())
+
+    def values(self, predict: Predict) -> Vector:
+        """What the function returns: one number for all samples, or one for each.
+
+        Raises:
+            MetricError: it returns anything else.
         """
         value = self.function(predict)
-        number = value.item() if isinstance(value, np.generic | np.ndarray) else value
-        if not isinstance(number, Real) or not math.isfinite(number):
-            raise MetricError(f"{self.name}: returned {value!r}; a metric is a finite number.")
-        return float(number)
+        if isinstance(value, Real):
+            value = float(value)
+        try:
+            array = np.asarray(value)
+        except ValueError:  # lists of different lengths
+            array = np.empty((0, 0))
+        numeric = array.dtype.kind in "biuf" and (array.ndim == 1 or array.size == 1)
+        if not numeric or not array.size or not np.isfinite(array).all():
+            raise MetricError(
+                f"{self.name}: returned {value!r}; a metric is a finite number, or one for each "
+                "sample."
+            )
+        return array.reshape(-1).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -103,8 +120,18 @@ class Accuracy:
         return self._share(predict, self.held_out)
 
     def _share(self, predict: Predict, indices: IndexArray) -> float:
+        return float(self.right(predict, indices).mean())
+
+    def right(self, predict: Predict, indices: IndexArray) -> NDArray[np.bool_]:
+        """Which samples have their highest score at their class, shape (samples that ran,).
+
+        Args:
+            predict: runs the model.
+            indices: the samples; those that do not fill a batch which the model is fixed to are
+                left out.
+        """
         size = self.samples.batch_extent or self.batch
-        right = total = 0
+        right: list[NDArray[np.bool_]] = []
         for start in range(0, indices.size, size):
             chunk = indices[start : start + size]
             done = 0
@@ -116,10 +143,9 @@ class Accuracy:
                         f"a label is {truth.max()}, but the model scores {scores.shape[1]} "
                         "classes, counted from 0"
                     )
-                right += int((scores.argmax(axis=1) == truth).sum())
+                right.append(scores.argmax(axis=1) == truth)
                 done += len(scores)
-            total += done
-        return right / total
+        return np.concatenate(right)
 
 
 def _scores(outputs: Sequence[Array], feed: Feed) -> Array:

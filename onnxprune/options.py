@@ -80,6 +80,9 @@ class Options:
             for not at all. Needs torch.
         statistics: moments of plain channels that training has learnt, or the file they are in,
             in place of those of the samples; for methods that know channels and not patches.
+        cache: folder where statistics of the samples are kept for later runs; None for the one that
+            the environment variable ONNXPRUNE_CACHE names, if it names one; empty for none.
+        cache_size: bytes that all that is kept there may take.
     """
 
     method: str = "onnxprune"
@@ -109,6 +112,8 @@ class Options:
     labels: Labels | None = None
     refine: Refine | None = None
     statistics: str | Path | SavedMoments | None = None
+    cache: str | Path | None = None
+    cache_size: int = 2_000_000_000
 
     def __post_init__(self) -> None:
         _check_name("method", self.method, METHODS)
@@ -128,6 +133,8 @@ class Options:
                 raise ValueError(f"{name} must be at least 1, not {number}")
         if self.max_memory is not None and self.max_memory < 0:
             raise ValueError(f"max_memory must not be negative, but is {self.max_memory}")
+        if self.cache_size < 0:
+            raise ValueError(f"cache_size must not be negative, but is {self.cache_size}")
         if self.evaluate is not None and self.labels is not None:
             raise ValueError("evaluate and labels are two ways to judge a model; give one")
         if self.seed < 0:

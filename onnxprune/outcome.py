@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version
 
 import onnx
@@ -14,20 +16,25 @@ from onnxprune.cost import CostModel
 from onnxprune.criteria.spectra import Spectrum, components, pivots
 from onnxprune.measurement import Measured
 from onnxprune.metric import Metric
-from onnxprune.network import ChannelGroup
+from onnxprune.network import FROZEN, ChannelGroup, Network
 from onnxprune.options import Options
 from onnxprune.plan import Plan, Weights
 from onnxprune.problems import group_problem
 from onnxprune.recovery import Solution
 from onnxprune.refinement import Refinement
-from onnxprune.report import (
+from onnxprune.report import Report
+from onnxprune.report_parts import (
+    ConsumerReport,
     FrozenReport,
     GroupReport,
+    LayerReport,
     MetricReport,
     Price,
-    Report,
+    Run,
     SectionReport,
 )
+from onnxprune.rewrite import digest
+from onnxprune.runtime import VERSION
 from onnxprune.section_choice import dropped
 from onnxprune.sections import dropped_groups
 from onnxprune.study import Study
@@ -86,27 +93,54 @@ def describe(
     split: Split,
     options: Options,
     metric: Metric | None = None,
+    *,
+    model: str,
+    started: datetime,
 ) -> Report:
-    """Put everything about a run into one record."""
+    """Put everything about a run into one record.
+
+    Args:
+        outcome: what the run made and measured.
+        targets: what it was to reach.
+        split: which samples it used for what.
+        options: its settings.
+        metric: the user's metric.
+        model: name of the model's file, or of its graph.
+        started: when it started, with the offset from UTC.
+    """
     measured = outcome.measured
     return Report(
-        settings=_settings(targets, options),
-        samples=_samples(split),
+        settings=settings_of(targets, options),
+        run=_run(outcome, model, started),
+        samples=sample_counts(split),
         before=measured.before,
         after=measured.after,
         outputs=measured.outputs,
         targets=outcome.checks,
         metric=_metric(metric, measured),
-        sections=_sections(outcome),
+        sections=dropped_rows(outcome.study, outcome.choice, outcome.cost),
         share=outcome.choice.share,
         groups=_groups(outcome, options),
-        frozen=_frozen(outcome),
+        layers=_layers(outcome),
+        frozen=frozen_rows(outcome.study.network, outcome.cost),
         notes=_notes(outcome, split) + _coarse(targets, options, split),
         refinement=outcome.refinement,
     )
 
 
-def _samples(split: Split) -> dict[str, int]:
+def _run(outcome: Outcome, model: str, started: datetime) -> Run:
+    return Run(
+        command=None,
+        model=model,
+        digests={"before": outcome.plan.model, "after": digest(outcome.pruned)},
+        started=started.isoformat(timespec="seconds"),
+        seconds=(datetime.now(started.tzinfo) - started).total_seconds(),
+        platform=f"{platform.system()} {platform.release()}, {platform.machine()}",
+    )
+
+
+def sample_counts(split: Split) -> dict[str, int]:
+    """How many samples are for what."""
     used = {"fit": split.fit, "tune": split.tune, "choose": split.choose}
     sizes = {name: int(indices.size) for name, indices in used.items() if indices.size}
     return sizes | {"held_out": int(split.held_out.size)}
@@ -129,7 +163,8 @@ def _metric(metric: Metric | None, measured: Measured) -> MetricReport | None:
     return MetricReport(metric.name, *measured.metric)
 
 
-def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
+def settings_of(targets: Sequence[Target], options: Options) -> dict[str, object]:
+    """What is asked for, and the versions that do it."""
     method = options.composition
     criterion = options.criterion or method.criterion
     return {
@@ -155,22 +190,25 @@ def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
         "threads": options.threads,
         "latency_batch": options.latency_batch,
         "seed": options.seed,
-        "versions": {name: version(name) for name in ("onnxprune", "onnx", "numpy", "scipy")},
+        "versions": {
+            **{name: version(name) for name in ("onnxprune", "onnx", "numpy", "scipy")},
+            "onnxruntime": VERSION,
+            "python": platform.python_version(),
+        },
     }
 
 
-def _sections(outcome: Outcome) -> list[SectionReport]:
-    study, node_macs = outcome.study, outcome.cost.node_macs
-    total = sum(node_macs.values()) or 1.0
+def dropped_rows(study: Study, choice: Choice, cost: CostModel) -> list[SectionReport]:
+    """The sections that a choice drops."""
     return [
         SectionReport(
             section.name,
             section.branch,
             sorted(dropped_groups([section], study.groups)),
-            sum(node_macs.get(node, 0.0) for node in section.branch) / total,
-            outcome.choice.drops.get(section.name),
+            _macs_share(cost, section.branch),
+            choice.drops.get(section.name),
         )
-        for section in dropped(study, outcome.choice.counts)
+        for section in dropped(study, choice.counts)
     ]
 
 
@@ -203,28 +241,51 @@ def _group_report(outcome: Outcome, group: ChannelGroup, options: Options) -> Gr
             if consumer in outcome.solutions
         },
         spectrum=spectrum,
+        producers=group.producers,
+        macs_share=_macs_share(outcome.cost, group.producers),
         residual=None if law is None else law.residual,
     )
 
 
-def _recovered(parts: Sequence[Solution]) -> tuple[float | None, str]:
-    """Mean error over the parts of a consumer on tuning samples, and what was done."""
-    labels = ", ".join(dict.fromkeys(solution.label for solution in parts))
-    errors = [solution.tune_error for solution in parts if solution.tune_error is not None]
-    return (sum(errors) / len(errors) if errors else None), labels
+def _recovered(parts: Sequence[Solution]) -> ConsumerReport:
+    """Mean errors over the parts of a consumer on tuning samples, and what was done."""
+    return ConsumerReport(
+        sliced=_mean([solution.sliced_error for solution in parts]),
+        error=_mean([solution.tune_error for solution in parts]),
+        recovery=", ".join(dict.fromkeys(solution.label for solution in parts)),
+    )
 
 
-def _frozen(outcome: Outcome) -> list[FrozenReport]:
-    total = float(outcome.cost.macs(outcome.study.sizes)) or 1.0
+def _mean(errors: Sequence[float | None]) -> float | None:
+    known = [error for error in errors if error is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _macs_share(cost: CostModel, nodes: Sequence[str]) -> float:
+    """The share of these nodes in the MACs of the network before."""
+    node_macs = cost.node_macs
+    total = sum(node_macs.values()) or 1.0
+    return sum(node_macs.get(node, 0.0) for node in nodes) / total
+
+
+def _layers(outcome: Outcome) -> list[LayerReport]:
+    study, counts = outcome.study, outcome.choice.counts
+    network, alive = study.network, study.survivors(study.keeps(counts))
+    gone = {node for section in dropped(study, counts) for node in section.branch}
+    rows = []
+    for name, layer in network.producers.items():
+        channels = network.channels(layer.y, layer.y_axis)
+        kept = int(((channels == FROZEN) | alive[channels]).sum())
+        share = _macs_share(outcome.cost, [name])
+        rows.append(LayerReport(name, channels.size, 0 if name in gone else kept, share))
+    return rows
+
+
+def frozen_rows(network: Network, cost: CostModel) -> list[FrozenReport]:
+    """The producers with frozen channels, those with most MACs first."""
     rows = [
-        FrozenReport(
-            f.producer,
-            f.frozen,
-            f.size,
-            f.reason,
-            outcome.cost.node_macs.get(f.producer, 0.0) / total,
-        )
-        for f in outcome.study.network.frozen
+        FrozenReport(f.producer, f.frozen, f.size, f.reason, _macs_share(cost, [f.producer]))
+        for f in network.frozen
     ]
     return sorted(rows, key=lambda row: -row.macs_share)
 
@@ -244,13 +305,20 @@ def _notes(outcome: Outcome, split: Split) -> list[str]:
     if not outcome.plan_cuts:
         notes.append("nothing was cut: the model meets the targets as it is")
     notes += _speed(outcome)
-    thin = outcome.study.thin_layers()
+    return notes + left_notes(outcome.study, outcome.original)
+
+
+def left_notes(study: Study, original: onnx.ModelProto) -> list[str]:
+    """What the samples are too few for, and what is left as it is."""
+    notes = []
+    thin = study.thin_layers()
     if thin:
         notes.append(
-            f"few calibration rows for {len(thin)} consumers ({', '.join(thin[:3])}"
+            f"few calibration rows for {len(thin)} consumer{'s' * (len(thin) > 1)} "
+            f"({', '.join(thin[:3])}"
             f"{', ...' if len(thin) > 3 else ''}); more samples would recover them better"
         )
-    operators = {node.op_type for node in outcome.original.graph.node}
+    operators = {node.op_type for node in original.graph.node}
     subgraphs = sorted(operators & {"If", "Loop", "Scan"})
     if subgraphs:
         notes.append(f"what {', '.join(subgraphs)} compute inside was left as it is")

@@ -15,7 +15,7 @@ from matplotlib.colors import Colormap
 from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
 
 from onnxprune.arrays import IndexArray, Vector
-from onnxprune.report import GroupReport
+from onnxprune.report_parts import GroupReport
 from onnxprune.saved_report import SavedReport
 
 LEVELS = (0.9, 0.99, 0.999)
@@ -26,6 +26,8 @@ LEVEL_COLOURS = ("#08519c", "#5b9fd0", "#bdd7ee")
 LINE = "#202020"
 WIDE_RANGE = 16
 """Widths that differ by a larger factor are drawn on a logarithmic axis."""
+BINS = 40
+"""Of histograms."""
 DYNAMIC_RANGE = 1e-6
 """Logarithmic lines end below this part of their largest value, which is rounding."""
 
@@ -160,6 +162,24 @@ def _share_kept(axes: Axes, label: str) -> None:
     axes.set_xlabel("channels kept, % of width")
     axes.set_ylabel(label)
 
+
+def _latency(axes: Axes, report: SavedReport, _: Colormap) -> None:
+    """Durations of runs before and after in the same bins; the few long ones lie beyond."""
+    before, after = report.before.latency, report.after.latency
+    assert before is not None
+    assert after is not None
+    start = min(before.durations[0], after.durations[0])
+    edges = np.linspace(start, max(before.drawn_to, after.drawn_to), BINS + 1)
+    for timed, colour, name in ((before, BEFORE, "before"), (after, LEVEL_COLOURS[0], "after")):
+        label = f"{name}, median {timed.median:.3g} ms"
+        axes.hist(timed.durations, edges.tolist(), color=colour, alpha=0.75, label=label)
+        axes.axvline(timed.median, color=LINE, linestyle="--", linewidth=1)
+    axes.set_xlabel("time of a run, ms")
+    axes.set_ylabel("runs")
+
+
+LATENCY = Panel("Latency", _latency)
+"""The panel of runs that were timed, for a report that holds their durations."""
 
 PANELS = {
     "widths": Panel("Width", _widths),

@@ -6,8 +6,10 @@ the consumers' recovered *weights* stand beside it.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,17 +153,31 @@ class Keep:
     size: int
 
     def __post_init__(self) -> None:
-        units = np.asarray(self.keep)
-        ordered = units.size > 0 and bool(np.all(np.diff(units) > 0))
-        if not ordered or units[0] < 0 or units[-1] >= self.size:
+        wrong = _wrong_units(self.keep, self.size)
+        if wrong:
             raise PlanMismatchError(
                 f"group '{self.group}': keep must be sorted, without repeats and within "
-                f"0..{self.size - 1}"
+                f"0..{self.size - 1}, but {wrong}"
             )
 
     def to_dict(self) -> dict[str, Any]:
         """The edit as JSON values."""
         return {"type": "keep", "group": self.group, "size": self.size, "keep": list(self.keep)}
+
+
+def _wrong_units(keep: Sequence[int], size: int) -> str:
+    """What is wrong with the units that an edit keeps; empty if nothing is."""
+    if not keep:
+        return "it is empty: a group keeps at least one channel"
+    outside = [unit for unit in keep if not 0 <= unit < size]
+    if outside:
+        return f"it has {outside[0]}"
+    for before, after in itertools.pairwise(keep):
+        if after == before:
+            return f"it has {after} twice"
+        if after < before:
+            return f"{after} follows {before}"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -188,7 +204,10 @@ def _edit(given: Mapping[str, Any]) -> Edit:
         return Drop(str(given["section"]))
     if given["type"] != "keep":
         raise ValueError(f"an edit of the unknown type '{given['type']}'")
-    return Keep(str(given["group"]), tuple(int(u) for u in given["keep"]), int(given["size"]))
+    group, keep, size = given["group"], given["keep"], given["size"]
+    if not isinstance(keep, list) or not all(type(number) is int for number in (*keep, size)):
+        raise ValueError(f"group '{group}': keep is a list of whole numbers, and size is one")
+    return Keep(str(group), tuple(keep), size)
 
 
 @dataclass(frozen=True)
@@ -212,6 +231,12 @@ class Plan:
     def drops(self) -> tuple[str, ...]:
         """Names of the sections that are dropped."""
         return tuple(edit.section for edit in self.edits if isinstance(edit, Drop))
+
+    @property
+    def fingerprint(self) -> str:
+        """A SHA-256 of what is cut, by which weights know their plan; the order does not count."""
+        edits = sorted(json.dumps(edit.to_dict(), sort_keys=True) for edit in self.edits)
+        return hashlib.sha256("\n".join(edits).encode()).hexdigest()
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON.
@@ -239,6 +264,9 @@ class Plan:
                     f"onnxprune; this one reads format {FORMAT}. Make the plan again with --plan"
                 )
             return cls(str(document["model"]), tuple(_edit(e) for e in document["edits"]))
+        except PlanMismatchError as error:
+            named = str(error).startswith(f"{path}: ")
+            raise PlanMismatchError(str(error) if named else f"{path}: {error}") from error
         except _UNREADABLE as error:
             raise PlanMismatchError(
                 f"{path}: not a readable plan ({error}); make it with --plan"
@@ -259,11 +287,13 @@ class Weights:
             (channels,), all channels of the sum; without one, nothing is.
         refined: name of an initializer of the pruned model -> the values that training has given
             it, whatever it held before; none without a refinement.
+        plan: fingerprint of the plan they were recovered for; empty where that is not known.
     """
 
     arrays: Mapping[str, tuple[Array, Array]]
     constants: Mapping[str, Array] = field(default_factory=dict)
     refined: Mapping[str, Array] = field(default_factory=dict)
+    plan: str = ""
 
     def save(self, path: str | Path) -> None:
         """Write the weights as .npz: two arrays per consumer, one per section and initializer.
@@ -278,6 +308,8 @@ class Weights:
             flat |= {f"section.{index}": name, f"constant.{index}": constant}
         for index, (name, values) in enumerate(self.refined.items()):
             flat |= {f"initializer.{index}": name, f"refined.{index}": values}
+        if self.plan:
+            flat["plan"] = self.plan
         where = Path(path)
         with replacing(where) as temporary, explained(where), temporary.open("wb") as file:
             np.savez(file, **flat)
@@ -294,7 +326,8 @@ class Weights:
             count = sum(name.startswith("name.") for name in file)
             dropped = sum(name.startswith("section.") for name in file)
             refined = sum(name.startswith("initializer.") for name in file)
-            if len(file) != 3 * count + 2 * dropped + 2 * refined:
+            plan = str(file["plan"]) if "plan" in file else ""
+            if len(file) != 3 * count + 2 * dropped + 2 * refined + bool(plan):
                 raise ValueError("it holds other arrays than names, weights and biases")
             return cls(
                 {
@@ -303,6 +336,7 @@ class Weights:
                 },
                 {str(file[f"section.{i}"]): file[f"constant.{i}"] for i in range(dropped)},
                 {str(file[f"initializer.{i}"]): file[f"refined.{i}"] for i in range(refined)},
+                plan,
             )
         except (OSError, ValueError, KeyError) as error:
             raise PlanMismatchError(

@@ -59,6 +59,8 @@ class Solution:
         tune_error: the same on ``tune_gram``.
         label: what was chosen, for reports.
         ridge: what was chosen of ridges; None for none.
+        sliced_error: ``tune_error`` of the consumer's own weights and bias in their place; None
+            where it was not asked for.
     """
 
     weight: Matrix
@@ -67,6 +69,7 @@ class Solution:
     tune_error: float | None
     label: str
     ridge: float | None = None
+    sliced_error: float | None = None
 
 
 class Recovery(Protocol):

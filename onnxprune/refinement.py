@@ -13,6 +13,7 @@ from onnxprune.durations import seconds_in
 from onnxprune.errors import MissingLibraryError
 
 OptimizerName = Literal["adamw", "sgd"]
+MethodName = Literal["backprop", "decorrelated"]
 FORMS = "a time as 300s, 5m or 1h, epochs=2 or steps=1000"
 
 
@@ -88,6 +89,8 @@ class Refine:
             divergence of the network's outputs; 0 for none.
         augment: random changes of the samples that are fitted on, which the original sees too; see
             ``train.augmentation``.
+        method: "backprop", or "decorrelated" for layers that read uncorrelated inputs, by
+            transforms that a tenth of the budget learns first (see ``train.decorrelation``).
     """
 
     budget: Budget
@@ -95,11 +98,13 @@ class Refine:
     optimizer: OptimizerName = "adamw"
     blocks: float = 1.0
     augment: tuple[str, ...] = ()
+    method: MethodName = "backprop"
 
     def __post_init__(self) -> None:
-        if self.optimizer not in get_args(OptimizerName):
-            known = ", ".join(get_args(OptimizerName))
-            raise ValueError(f"unknown optimizer '{self.optimizer}'; known: {known}")
+        for name, kind in (("optimizer", OptimizerName), ("method", MethodName)):
+            if getattr(self, name) not in get_args(kind):
+                known = ", ".join(get_args(kind))
+                raise ValueError(f"unknown {name} '{getattr(self, name)}'; known: {known}")
         if self.rate is not None and not 0 < self.rate < math.inf:
             raise ValueError(f"the learning rate is more than 0, not {self.rate:g}")
         if not 0 <= self.blocks < math.inf:

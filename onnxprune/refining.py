@@ -82,7 +82,8 @@ class Refiner:
         Returns:
             The model, the weights that make it with the plan, and what was done.
         """
-        from onnxprune.train.distillation import Lessons, refine
+        from onnxprune.train.course import Lessons
+        from onnxprune.train.distillation import refine
 
         options, limit = self.options, self.options.frontier_memory
         made = {name for node in pruned.graph.node for name in node.output}

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from onnxprune.arrays import Array
+import numpy as np
+
+from onnxprune.arrays import Array, IndexArray
 from onnxprune.blas_threads import threads_for
 from onnxprune.contractions import ContractionView
 from onnxprune.linear_map import LinearMap
+from onnxprune.normal_equations import features_of
 from onnxprune.plan import LayerProblem, Weights
 from onnxprune.problems import ConsumerView
 from onnxprune.progress import shown
 from onnxprune.recovery import Recovery, Solution
+from onnxprune.yardstick import sliced_error
 
 NO_CONTRACTIONS: Mapping[str, ContractionView] = MappingProxyType({})
 
@@ -76,14 +80,16 @@ def refit(
         keep = view.keep(alive)
         parts = layers[name]
         with threads_for(len(parts[0].gram)):
-            solved = [recovery.solve(layer, k) for layer, k in zip(parts, keep, strict=True)]
+            solved = [_solved(recovery, layer, k) for layer, k in zip(parts, keep, strict=True)]
         weight = view.weight_tensor([solution.weight for solution in solved])
         arrays[name] = (weight, view.bias_tensor([solution.bias for solution in solved]))
         solutions[name] = solved
     for name, product in contractions.items():
         if product.fold is not None and product.is_cut(alive):
             fold, keeps = product.fold, product.fold.keep(alive)
-            heads = {head: recovery.solve(layers[name][head], own) for head, own in keeps.items()}
+            heads = {
+                head: _solved(recovery, layers[name][head], own) for head, own in keeps.items()
+            }
             own = fold.linear_map.name
             for made in (arrays, targets):
                 before = made.get(own) or as_it_is(fold.linear_map)
@@ -92,6 +98,16 @@ def refit(
     cut = {name: product for name, product in contractions.items() if product.is_cut(alive)}
     masks = {name: product.mask(alive) for name, product in cut.items()}
     return Prior(Weights(arrays), targets, masks, alive, solutions)
+
+
+def _solved(recovery: Recovery, problem: LayerProblem, keep: IndexArray) -> Solution:
+    """A solution beside which, if it is measured at all, stands what slicing alone would do."""
+    solution = recovery.solve(problem, keep)
+    if solution.tune_error is None:
+        return solution
+    features = features_of(keep, problem.taps)
+    own = problem.weight[:, np.append(features, -1)]
+    return replace(solution, sliced_error=sliced_error(problem, features, own))
 
 
 def as_it_is(linear_map: LinearMap) -> tuple[Array, Array]:

@@ -20,6 +20,7 @@ from onnxprune.arrays import Array, IndexArray, Matrix
 from onnxprune.blas_threads import threads_for
 from onnxprune.host_gram import feature_rows
 from onnxprune.linear_map import FeatureSpec
+from onnxprune.normal_equations import features_of
 from onnxprune.plan import LayerProblem, Targets
 from onnxprune.problems import ConsumerView
 from onnxprune.rectified import Misses, missed
@@ -130,6 +131,19 @@ class Regression:
     def features(self) -> int:
         """Kept features of each part."""
         return int(self.prior[0].shape[1]) - 1
+
+    def sliced(self, part: int) -> Matrix | None:
+        """The consumer's own weights of the kept features; None where others make the targets.
+
+        Returns:
+            Array of shape (outputs, kept features + 1), the bias last.
+        """
+        if not self.makes_own:
+            return None
+        keep, own = self.keep[part], self.target[part].astype(np.float64)
+        taps = self.features // max(keep.size, 1)
+        sliced: Matrix = own[:, np.append(features_of(keep, taps), -1)]
+        return sliced
 
     def target_rows(self, request: GramRequest, x: Array, uniforms: NDArray[np.float32]) -> Array:
         """The targets W x + b of one batch, shape (parts, rows, outputs).

@@ -24,6 +24,7 @@ from onnxprune.rules import find_fixup
 from onnxprune.sections import Section, find_sections
 
 NO_WEIGHTS = Weights({})
+OTHER_MODEL = "the plan was made for another model; make a new one, or apply it to the original"
 
 
 def apply(model: onnx.ModelProto, plan: Plan, weights: Weights = NO_WEIGHTS) -> onnx.ModelProto:
@@ -43,8 +44,11 @@ def apply(model: onnx.ModelProto, plan: Plan, weights: Weights = NO_WEIGHTS) -> 
         PlanMismatchError: the plan or the weights belong to another model.
     """
     if plan.model != digest(model):
+        raise PlanMismatchError(OTHER_MODEL)
+    if weights.plan not in ("", plan.fingerprint):
         raise PlanMismatchError(
-            "the plan was made for another model; make a new one, or apply it to the original"
+            "the weights were recovered for other channels than the plan keeps; recover them for "
+            "this plan (onnxprune apply --calib) or apply it without weights"
         )
     canonical = canonicalise(model)
     network = find_groups(canonical)
@@ -119,8 +123,14 @@ def kept_channels(network: Network, plan: Plan) -> Array:
     for edit in plan.keeps:
         group = groups.get(edit.group)
         if group is None or group.size != edit.size:
+            there = (
+                f"it has {', '.join(sorted(groups))}"
+                if group is None
+                else f"the group has {group.size} there"
+            )
             raise PlanMismatchError(
-                f"the plan cuts group '{edit.group}' of {edit.size} units, which the model lacks"
+                f"the plan cuts group '{edit.group}' of {edit.size} units, which the model lacks; "
+                f"{there}"
             )
         counts = np.bincount(group.parts[list(edit.keep)], minlength=group.part_count)
         if np.unique(counts).size > 1:

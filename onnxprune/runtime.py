@@ -1,17 +1,13 @@
-"""The only importer of onnxruntime: which flavour is installed, sessions, providers, errors."""
+"""The only importer of onnxruntime: sessions, providers, errors."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import math
-import platform
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from onnxprune.arrays import Array, Feed
 from onnxprune.errors import CalibrationError, OnnxPruneError, UnsupportedModelError
+from onnxprune.flavours import check_flavours
 from onnxprune.widening import widened
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
@@ -39,48 +36,7 @@ _MAX_WEIGHT_BYTES = 2**31 - 2**26
 _FATAL = 4  # log severity: everything below is raised as an exception anyway
 
 
-def flavour_advice(
-    installed: Sequence[str],
-    system: str = sys.platform,
-    machine: str = platform.machine(),
-) -> str | None:
-    """What to do about the installed distributions of onnxruntime; None when there is one.
-
-    Args:
-        installed: names of the distributions that provide the module ``onnxruntime``.
-        system: as ``sys.platform``.
-        machine: as ``platform.machine()``.
-    """
-    has_gpu_wheels = (system, machine) in {("linux", "x86_64"), ("win32", "AMD64")}
-    wanted = "onnxruntime-gpu" if has_gpu_wheels else "onnxruntime"
-    if not installed:
-        return f"onnxruntime is missing: install it with `pip install {wanted}`"
-    if len(installed) == 1:
-        return None
-    names = sorted(installed)
-    return (
-        f"several distributions overwrite each other's onnxruntime: {', '.join(names)}; run "
-        f"`pip uninstall {' '.join(names)}`, then `pip install` only the one you want "
-        f"({wanted} on this platform)"
-    )
-
-
-def _installed_flavours() -> list[str]:
-    providers = metadata.packages_distributions().get("onnxruntime", [])
-    return sorted(set(providers))
-
-
-def _check_flavours() -> None:
-    installed = _installed_flavours()
-    advice = flavour_advice(installed)
-    # A build from source may lack metadata and still work.
-    if not installed and importlib.util.find_spec("onnxruntime") is None:
-        raise ImportError(advice)
-    if len(installed) > 1:
-        warnings.warn(str(advice), stacklevel=2)
-
-
-_check_flavours()
+check_flavours()
 
 import onnxruntime  # noqa: E402 - the check above explains a failing import
 from onnxruntime.capi import onnxruntime_pybind11_state as _state  # noqa: E402
@@ -112,6 +68,21 @@ class TensorType:
     shape: tuple[int | str | None, ...]
 
 
+@dataclass(frozen=True)
+class Assigned:
+    """A node and the execution provider that onnxruntime gave it to.
+
+    Attributes:
+        name: the node's; it may be empty.
+        op: its operator.
+        provider: as onnxruntime calls it.
+    """
+
+    name: str
+    op: str
+    provider: str
+
+
 class Session:
     """A loaded model that runs on the provider it was asked to run on, or does not exist.
 
@@ -141,6 +112,7 @@ class Session:
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         self._name = str(model) if isinstance(model, (str, Path)) else "the model"
         try:
             with _loadable(model) as source:
@@ -186,6 +158,19 @@ class Session:
                 f"onnxruntime failed while running {self._name}: {error}"
             ) from error
         return results
+
+    def assignment(self) -> list[Assigned] | None:
+        """Which provider each node of the graph was given to, of a session with a profile.
+
+        None if this onnxruntime is too old to say.
+        """
+        if not hasattr(self._session, "get_provider_graph_assignment_info"):
+            return None
+        return [
+            Assigned(str(node.name), str(node.op_type), str(part.ep_name))
+            for part in self._session.get_provider_graph_assignment_info()
+            for node in part.get_nodes()
+        ]
 
     def end_profile(self) -> Path:
         """Stops recording; the JSON file that holds the record."""
@@ -239,6 +224,11 @@ def _open(
     if wanted[0] not in active:
         raise OnnxPruneError(_not_active(provider, f"only {', '.join(active)} started"))
     return session
+
+
+def execution_provider(provider: Provider) -> str:
+    """What onnxruntime calls a provider."""
+    return _EXECUTION_PROVIDERS[provider][0]
 
 
 def _not_active(provider: Provider, why: str) -> str:

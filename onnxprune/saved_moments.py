@@ -87,7 +87,7 @@ class SavedMoments:
             if head["format"] != FORMAT:
                 raise ValueError(f"format {head['format']}, this version reads {FORMAT}")
             specs = [_spec(**fields) for fields in head["features"]]
-            grams = {spec: _gram(file[f"gram.{i}"]) for i, spec in enumerate(specs)}
+            grams = {spec: Gram.of(file[f"gram.{i}"]) for i, spec in enumerate(specs)}
             names = [name for name in file if name.startswith("sample.")]
             samples = {name.removeprefix("sample."): file[name] for name in names}
             return cls(str(head["digest"]), grams, samples)
@@ -103,12 +103,3 @@ def _spec(window: Mapping[str, Sequence[int]] | None, **fields: Any) -> FeatureS
         return FeatureSpec(**fields)
     own = Window(**{name: tuple(numbers) for name, numbers in window.items()})
     return FeatureSpec(window=own, **fields)
-
-
-def _gram(sums: Array) -> Gram:
-    parts, size, other = sums.shape
-    if size != other or sums.dtype != np.float64 or not np.isfinite(sums).all():
-        raise ValueError(f"moments of shape {sums.shape} and type {sums.dtype}, or not finite")
-    gram = Gram(parts, size - 1)
-    gram.add(sums)
-    return gram

@@ -1,17 +1,39 @@
-"""What a saved report says of its groups, read back and checked."""
+"""The record of a run read back, and checked."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxprune.criteria.spectra import Spectrum
 from onnxprune.errors import ReportError
-from onnxprune.report import GroupReport, Price
+from onnxprune.refinement import Refinement
+from onnxprune.report_parts import (
+    Footprint,
+    FrozenReport,
+    GroupReport,
+    LayerReport,
+    MetricReport,
+    Run,
+    SectionReport,
+)
+from onnxprune.saved_parts import (
+    SavedOutput,
+    read_check,
+    read_footprint,
+    read_frozen,
+    read_group,
+    read_layer,
+    read_metric,
+    read_output,
+    read_refinement,
+    read_run,
+    read_section,
+)
+from onnxprune.saved_values import amount, maybe, texts, whole
+from onnxprune.verdict import Check
 
 HINT = "give the file that a run wrote with --report"
 WORD_SETTINGS = ("method", "criterion", "order", "moments", "allocation", "recovery")
@@ -21,22 +43,53 @@ _UNFIT = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 @dataclass(frozen=True)
 class SavedReport:
-    """The parts of a report that are about channel groups.
+    """A report as its JSON values have it; see ``report.Report``.
 
     Attributes:
-        settings: what was asked for: the targets, ``WORD_SETTINGS`` and ``LEVEL_SETTINGS``.
-        macs: share of the multiply-accumulates that is left.
-        params: share of the parameters that is left.
+        settings: what was asked for: the targets, ``WORD_SETTINGS`` and ``LEVEL_SETTINGS`` are
+            checked, the others are as they were found.
+        run: the command, the models, date and machine.
+        samples: what samples were used for -> how many.
+        before: the original model.
+        after: the pruned model.
+        outputs: distance of every output from the original's.
+        targets: every target beside what was measured.
+        metric: the user's metric; None without one.
         share: the largest share of what its channels carry that any group is left without; None
             unless the allocation goes by it.
-        groups: the channel groups in the network's order; at least one.
+        sections: the residual sections that were dropped.
+        groups: the channel groups in the network's order.
+        layers: the layers in the network's order.
+        frozen: layers with channels that could not be cut.
+        notes: things the user should know.
+        refinement: what training did; None without.
     """
 
     settings: Mapping[str, Any]
-    macs: float
-    params: float
+    run: Run
+    samples: Mapping[str, int]
+    before: Footprint
+    after: Footprint
+    outputs: Sequence[SavedOutput]
+    targets: Sequence[Check]
+    metric: MetricReport | None
     share: float | None
+    sections: Sequence[SectionReport]
     groups: Sequence[GroupReport]
+    layers: Sequence[LayerReport]
+    frozen: Sequence[FrozenReport]
+    notes: Sequence[str]
+    refinement: Refinement | None
+
+    @property
+    def macs(self) -> float:
+        """Share of the multiply-accumulates that is left."""
+        return _left(self.before.macs, self.after.macs)
+
+    @property
+    def params(self) -> float:
+        """Share of the parameters that is left."""
+        return _left(self.before.params, self.after.params)
 
     @classmethod
     def load(cls, path: str | Path) -> SavedReport:
@@ -55,90 +108,52 @@ class SavedReport:
 
     @classmethod
     def of(cls, record: Any) -> SavedReport:
-        """The parts of a report's JSON values, as ``Report.to_dict`` makes them.
+        """A report of its JSON values, as ``Report.to_dict`` makes them.
 
         Raises:
             ReportError: they are not a report's, or of one that this version does not read.
         """
         if not isinstance(record, dict) or not {"settings", "groups"} <= set(record):
             raise ReportError(f"not a report of onnxprune; {HINT}")
-        if not record["groups"]:
-            raise ReportError("the report has no channel groups: there is nothing to plot")
         try:
-            share = record["share"]
-            return cls(
-                settings=_settings(record["settings"]),
-                macs=_left(record, "macs"),
-                params=_left(record, "params"),
-                share=None if share is None else _amount(share),
-                groups=tuple(_group(group) for group in record["groups"]),
-            )
+            return cls._of(record)
         except _UNFIT as error:
             raise ReportError(
                 f"not a report that this version reads ({type(error).__name__}: {error}); "
                 f"run again with --report"
             ) from error
 
+    @classmethod
+    def _of(cls, record: Mapping[str, Any]) -> SavedReport:
+        share, metric, refinement = (record[name] for name in ("share", "metric", "refinement"))
+        return cls(
+            settings=_settings(record["settings"]),
+            run=read_run(record["run"]),
+            samples={str(use): whole(count) for use, count in record["samples"].items()},
+            before=read_footprint(record["before"]),
+            after=read_footprint(record["after"]),
+            outputs=tuple(map(read_output, record["outputs"])),
+            targets=tuple(map(read_check, record["targets"])),
+            metric=None if metric is None else read_metric(metric),
+            share=None if share is None else amount(share),
+            sections=tuple(map(read_section, record["sections"])),
+            groups=tuple(map(read_group, record["groups"])),
+            layers=tuple(map(read_layer, record["layers"])),
+            frozen=tuple(map(read_frozen, record["frozen"])),
+            notes=texts(record["notes"]),
+            refinement=None if refinement is None else read_refinement(refinement),
+        )
+
 
 def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
     words = {name: str(given[name]) for name in WORD_SETTINGS}
-    levels = {name: _maybe(given[name]) for name in LEVEL_SETTINGS}
-    return {"target": [str(target) for target in given["target"]], **words, **levels}
+    levels = {name: maybe(given[name]) for name in LEVEL_SETTINGS}
+    return {**given, "target": texts(given["target"]), **words, **levels}
 
 
-def _group(given: Mapping[str, Any]) -> GroupReport:
-    name, size, keep = str(given["name"]), int(given["size"]), list(given["keep"])
-    if "spectrum" not in given:
-        raise ReportError(
-            f"group '{name}' has no spectrum: the report is of an older version; run again "
-            "with --report"
-        )
-    spectrum = Spectrum(**{part: _amounts(v) for part, v in dict(given["spectrum"]).items()})
-    curve = [
-        Price(p["count"], _number(p["error"]), _maybe(p["divergence"])) for p in given["curve"]
-    ]
-    counts = [price.count for price in curve]
-    if not size == len(spectrum.pivots) == len(spectrum.components):
-        raise ValueError(f"group '{name}' of {size} channels has a spectrum of other lengths")
-    if sorted(set(counts)) != counts or len(keep) not in counts or not 0 < counts[-1] <= size:
-        raise ValueError(f"group '{name}': the curve does not price the {len(keep)} channels kept")
-    return GroupReport(
-        name,
-        size,
-        keep,
-        curve,
-        {c: (_maybe(v["error"]), str(v["recovery"])) for c, v in given["consumers"].items()},
-        spectrum,
-        _maybe(given["residual"]),
-    )
-
-
-def _left(record: Mapping[str, Any], cost: str) -> float:
+def _left(before: int, after: int) -> float:
     """The share of a cost that is left; all of it where there was none."""
-    before, after = (_amount(record[when][cost]) for when in ("before", "after"))
     return after / before if before else 1.0
-
-
-def _amounts(values: Sequence[Any]) -> list[float]:
-    return [_amount(value) for value in values]
-
-
-def _maybe(value: Any) -> float | None:
-    return None if value is None else _number(value)
-
-
-def _amount(value: Any) -> float:
-    number = _number(value)
-    if number < 0:
-        raise ValueError(f"{value} stands where nothing negative should")
-    return number
-
-
-def _number(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{value} stands where a finite number should")
-    return number
 
 
 def _refuse(constant: str) -> float:

@@ -76,6 +76,19 @@ class Search(Generic[F]):
         made = self._under_costs() if self.bounds else self._within_damage()
         return self._best(made)
 
+    def first(self) -> Choice:
+        """The choice of the first model that ``run`` makes; none is made.
+
+        Raises:
+            TargetError: the targets cannot be reached.
+        """
+        if self.bounds:
+            return self.chooser.under(list(self.bounds.values()), self.allowed)
+        failed, held = self.chooser.least(self.macs), 1.0
+        found = self.chooser.within(list(self.gauges.values()), self.macs, failed, held)
+        _, choice = found or self._mildest(failed, held)
+        return choice
+
     def _under_costs(self) -> list[F]:
         """Models at the predicted limits, corrected by the measured ones."""
         seen: list[Mapping[str, int]] = []
@@ -111,8 +124,7 @@ class Search(Generic[F]):
             found = self.chooser.within(gauges, self.macs, failed, held)
             blind = found is None and not made
             if blind:  # trials may say too much: the mildest pruning is measured before they count
-                mildest = held - (held - failed) / 2**SEARCH_STEPS
-                found = mildest, self.chooser.at(mildest, self.macs)
+                found = self._mildest(failed, held)
             if found is None and any(all(c.holds for c in m.checks) for m in made):
                 break
             if found is None:  # the corrected trials leave nothing: half way back
@@ -135,6 +147,11 @@ class Search(Generic[F]):
             if not off:
                 break
         return made
+
+    def _mildest(self, failed: float, held: float) -> tuple[float, Choice]:
+        """The largest fraction of the MACs that a search tells from all that may stay."""
+        fraction = held - (held - failed) / 2**SEARCH_STEPS
+        return fraction, self.chooser.at(fraction, self.macs)
 
     def _finished(self, choice: Choice) -> F:
         finished = self.finish(choice)

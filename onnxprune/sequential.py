@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from onnxprune.stages import Stage, downstream, stages_of
 from onnxprune.study import Batches, Study
 from onnxprune.tensor_store import TensorStore
 from onnxprune.variant_distances import VariantDistances
+from onnxprune.yardstick import sliced_error
 
 ROWS_PER_FEATURE = 100
 """Rows wanted for each kept feature: only half as many features or fewer are left by now."""
@@ -129,7 +130,7 @@ def refit_in_order(
                 problems = regression.problems(moments[FIT], moments[-1])
                 assert recovery is not None
                 with threads_for(regression.features):
-                    found = [recovery.solve(p, np.arange(len(p.channels))) for p in problems]
+                    found = _solved(recovery, regression, problems)
                 solved[variant, name] = problems, found
             if isinstance(recovery, LeastSquares):
                 _rectify(solved, rows, networks, recovery, label)
@@ -140,6 +141,21 @@ def refit_in_order(
         Refitted(Weights(plan.weights), plan.solutions, compared.distances(variant))
         for variant, plan in enumerate(plans)
     ]
+
+
+def _solved(
+    recovery: Recovery, regression: Regression, problems: Sequence[LayerProblem]
+) -> list[Solution]:
+    """The parts' solutions; if they are measured at all, beside what slicing alone would do."""
+    found = []
+    for part, problem in enumerate(problems):
+        solution = recovery.solve(problem, np.arange(len(problem.channels)))
+        own = regression.sliced(part)
+        if solution.tune_error is not None and own is not None:
+            missed = sliced_error(problem, np.arange(regression.features), own)
+            solution = replace(solution, sliced_error=missed)
+        found.append(solution)
+    return found
 
 
 def _rectify(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import onnx
@@ -34,6 +34,7 @@ from onnxprune.recovery import FixedRidge, LeastSquares, NoRecovery, Recovery
 from onnxprune.saved_moments import SavedMoments
 from onnxprune.scope import Scope
 from onnxprune.statistics import collect, sums_bytes
+from onnxprune.study_memory import NO_MEMORY, StudyMemory
 
 QUICK_RECOVERY = FixedRidge()
 """Recovery of trials: they are many and only compared with each other."""
@@ -122,6 +123,7 @@ def study(
     options: Options,
     executor: Executor,
     learnt: SavedMoments | None = None,
+    memory: StudyMemory = NO_MEMORY,
 ) -> Study:
     """Collect the statistics of all consumers, if none were learnt, and rank all channels."""
     network, groups = scope.network, scope.groups
@@ -132,9 +134,9 @@ def study(
     recover = not isinstance(recovery, NoRecovery)
     contractions = contraction_views(canonical, network, groups, recover=recover)
     layers = observed(
-        canonical, {**views, **contractions}, samples, split, options, executor, learnt
+        canonical, {**views, **contractions}, samples, split, options, executor, learnt, memory
     )
-    criterion = options.make_criterion()
+    criterion, progress = options.make_criterion(), options.progress
     return Study(
         network,
         groups,
@@ -143,7 +145,9 @@ def study(
         views,
         contractions,
         layers,
-        rank(network, groups, layers, criterion, progress=options.progress),
+        memory.rankings(
+            scope, options, lambda: rank(network, groups, layers, criterion, progress=progress)
+        ),
         recovery,
         QUICK_RECOVERY if isinstance(recovery, LeastSquares) else recovery,
         max_features=max_features,
@@ -159,6 +163,7 @@ def observed(
     options: Options,
     executor: Executor,
     learnt: SavedMoments | None = None,
+    memory: StudyMemory = NO_MEMORY,
 ) -> ProblemStore:
     """The problems of these layers; under a limit of memory, collected some layers at a time.
 
@@ -177,7 +182,8 @@ def observed(
         return layers
     for names in passes(canonical, views, None if limit is None else limit // 4):
         specs = [spec for name in names for spec in views[name].specs]
-        grams = observe(canonical, specs, samples, split, options, executor)
+        make = partial(observe, canonical, specs, samples, split, options, executor)
+        grams = memory.moments(specs, make)
         for name in names:
             layers.add(name, views[name].problems(*grams))
     return layers

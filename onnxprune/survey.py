@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import onnx
 
+from onnxprune.arrays import Array
 from onnxprune.blame import blamed
 from onnxprune.calibration.input_spec import format_shape
 from onnxprune.canonical import canonicalise
@@ -52,7 +53,7 @@ def _survey(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> In
     canonical = canonicalise(model)
     network = find_groups(canonical)
     cost = cost_model(network, canonical, inputs)
-    share = _shares(network, cost)
+    share = shares(network, cost, AxisCounter(network).sizes)
     sections = find_sections(network, canonical)
     return Inspection(
         inputs=inputs,
@@ -73,8 +74,8 @@ Share = Callable[[Iterable[str]], tuple[float, float]]
 """Names of layers -> their shares of the MACs and of the parameters, each layer counted once."""
 
 
-def _shares(network: Network, cost: CostModel) -> Share:
-    sizes = AxisCounter(network).sizes
+def shares(network: Network, cost: CostModel, sizes: Array) -> Share:
+    """What tells the shares of layers in a network's costs; ``sizes`` are full counts."""
     macs = sum(cost.node_macs.values()) or 1.0
     params = float(cost.params(sizes)) or 1.0
     held = {

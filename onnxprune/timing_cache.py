@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
-import sys
 from pathlib import Path
 
 from onnxprune.alignment import block_size
+from onnxprune.cache_folder import cache_folder
 from onnxprune.errors import OnnxPruneError
 from onnxprune.replacing import replacing
 from onnxprune.runtime import VERSION, Provider
-
-FOLDER_VARIABLE = "ONNXPRUNE_CACHE"
-"""Environment variable that names another folder; empty for none at all."""
 
 LONGEST = 1e9
 """Milliseconds; a kernel that takes longer was not timed."""
@@ -69,12 +65,17 @@ def timing_cache(
         threads: threads within one operator.
         folder: where the cache is; None for ``ONNXPRUNE_CACHE`` or the user's cache folder.
     """
-    place = _folder() if folder is None else Path(folder)
+    place = cache_folder() if folder is None else Path(folder)
     if place is None:
         return TimingCache()
     where = [VERSION, provider, str(threads or "all"), machine_name(), f"block{block_size()}"]
     name = "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in w) for w in where)
     return TimingCache(place / f"timings_{name}.json")
+
+
+def timing_files(folder: Path) -> list[Path]:
+    """The files of timings in a cache folder."""
+    return sorted(folder.glob("timings_*.json"))
 
 
 def machine_name() -> str:
@@ -84,20 +85,6 @@ def machine_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _folder() -> Path | None:
-    """The folder the user chose, or the one the system has for caches."""
-    chosen = os.environ.get(FOLDER_VARIABLE)
-    if chosen is not None:
-        return Path(chosen) if chosen else None
-    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
-        return Path(os.environ["LOCALAPPDATA"], "onnxprune")
-    root = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return Path(root if root else Path.home() / ".cache", "onnxprune")
-    except RuntimeError:  # no home
-        return None
 
 
 def _read(path: Path) -> dict[str, float]:

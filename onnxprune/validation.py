@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -113,9 +114,29 @@ def compare(
     """
     sessions = [Session(model, provider=provider, arena=False) for model in (original, changed)]
     names = list(sessions[0].outputs)
+    first, second = (partial(session.run, outputs=names) for session in sessions)
+    return compare_runs(names, first, second, batches, executor)
+
+
+def compare_runs(
+    names: Sequence[str],
+    first: Callable[[Feed], list[Array]],
+    second: Callable[[Feed], list[Array]],
+    batches: Iterable[Feed],
+    executor: Executor | None = None,
+) -> list[OutputDistance]:
+    """As ``compare``, for two functions that run a model each.
+
+    Args:
+        names: the outputs that they return.
+        first: the reference.
+        second: the changed model.
+        batches: samples.
+        executor: where the batches run; by default here, one after the other.
+    """
 
     def task(_: int, feed: Feed) -> tuple[Feed, list[list[Array]]]:
-        return feed, [session.run(feed, names) for session in sessions]
+        return feed, [first(feed), second(feed)]
 
     def merge(
         total: list[OutputDistance],

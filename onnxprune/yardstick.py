@@ -100,6 +100,17 @@ def tune_yardstick(problem: LayerProblem) -> Yardstick:
     return _yardstick(problem.weight, problem.tune_gram, problem.tune_targets)
 
 
+def sliced_error(problem: LayerProblem, features: IndexArray, own: Matrix) -> float:
+    """How far a consumer moves on other rows if its own weights are only sliced.
+
+    Args:
+        problem: the consumer.
+        features: the kept features K, shape (kept,).
+        own: its weights of these features, the bias last, shape (outputs, kept + 1).
+    """
+    return tune_yardstick(problem).error(features, own[:, :-1], own[:, -1])
+
+
 def _yardstick(weight: Matrix, gram: Matrix, targets: Targets | None) -> Yardstick:
     return OwnOutput.of(weight, gram) if targets is None else GivenTargets.of(targets, gram)
 

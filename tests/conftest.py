@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
-from onnxprune.timing_cache import FOLDER_VARIABLE
+from onnxprune.cache_folder import FOLDER_VARIABLE
 
 os.environ[FOLDER_VARIABLE] = ""  # no test reads or writes the user's cache
 

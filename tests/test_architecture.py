@@ -174,10 +174,24 @@ def test_the_loop_of_training_knows_no_method():
     assert offences(loop, inside("train.method")) != []
 
 
-def test_only_figures_need_matplotlib_and_only_their_command_needs_figures() -> None:
-    assert exactly(everything_but("curves", "figures", "panels"), ("matplotlib",)) == []
-    others = everything_but("curves", "figures", "cli.plot")
-    assert exactly(others, inside("curves", "figures", "panels")) == []
+FIGURES = ("curves", "figures", "frontier_figure", "histograms", "panels")
+
+
+def test_only_figures_need_matplotlib_and_only_their_commands_need_figures() -> None:
+    assert exactly(everything_but(*FIGURES), ("matplotlib",)) == []
+    others = everything_but(*FIGURES, "cli.bench", "cli.plot", "cli.sweep")
+    assert exactly(others, inside(*FIGURES)) == []
+
+
+def test_only_the_page_imports_the_template_engine() -> None:
+    for library in ("jinja2", "markupsafe"):
+        assert exactly(everything_but("page"), (library,)) == []
+        assert offences(inside("page"), (library,)) != []
+
+
+def test_the_page_is_made_from_the_record_alone() -> None:
+    runs = ("api", "cli", "model", "outcome", "report", "runtime", "study")
+    assert offences(inside("page"), inside(*runs)) == []
 
 
 def test_there_is_no_module_for_leftovers() -> None:

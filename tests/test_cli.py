@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import onnx
@@ -16,6 +18,7 @@ from small_networks import accuracy
 from onnxprune.allocation import ALLOCATIONS
 from onnxprune.cli import main
 from onnxprune.criteria import CRITERIA
+from onnxprune.rewrite import digest
 
 
 @pytest.fixture
@@ -65,6 +68,26 @@ def test_the_report_is_the_printed_record(folder, capsys):
     (group,) = [g for g in printed["groups"] if g["name"] == "/1/Gemm"]
     weight = next(t for t in model.graph.initializer if t.dims[-1:] == [64])
     assert group["kept"] == weight.dims[0] < group["size"]
+
+
+def test_a_run_leaves_a_record_and_its_page(folder, capsys):
+    words = (*QUICK, "-q", "--report", "r.json", "--report", "a page.HTML")
+    assert run(*words) == 0
+    record = json.loads(Path("r.json").read_text(encoding="utf-8"))
+    said = shlex.split(record["run"]["command"])
+    assert said[:3] == ["onnxprune", "in.onnx", "out.onnx"]
+    assert "a page.HTML" in said
+    assert record["run"]["model"] == "in.onnx"
+    assert record["run"]["digests"] == {
+        "before": digest(onnx.load("in.onnx")),
+        "after": digest(onnx.load("out.onnx")),
+    }
+    assert datetime.fromisoformat(record["run"]["started"]).utcoffset() is not None
+    assert 0 < record["run"]["seconds"] < 600
+    assert main(["plot", "r.json", "again.html"]) == 0
+    assert Path("again.html").read_bytes() == Path("a page.HTML").read_bytes()
+    assert b"in.onnx" in Path("again.html").read_bytes()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_same_command_makes_the_same_bytes(folder):

@@ -84,3 +84,11 @@ def test_a_record_that_cannot_be_written_is_said(folder, capsys, monkeypatch):
     assert run(*QUICK, "--report", "r.json") == 1
     assert "the model was written, but a record was not" in capsys.readouterr().err
     assert finite("out.onnx")
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    Path("out.onnx").unlink()
+    monkeypatch.setattr("onnxprune.page.document.page", full)
+    assert run(*QUICK, "--report", "r.html") == 1
+    assert "the model was written, but a record was not" in capsys.readouterr().err
+    assert finite("out.onnx")
+    assert not Path("r.html").exists()

@@ -214,6 +214,8 @@ def test_a_model_named_like_a_command(folder):
         (("--plan", "calib.json"), "--plan's weights would overwrite --calib, calib.npz"),
         (("--report", "in.onnx"), "--report would overwrite IN, in.onnx"),
         (("--report", "a.json", "--plan", "a.json"), "--plan would overwrite --report"),
+        (("--report", "a.json", "--report", "a.json"), "--report 2 would overwrite --report"),
+        (("--report", "a.txt"), "--report a.txt: name a file that ends in .json or .html"),
         (("--report", "sub"), "sub is a folder; name a file"),
         (("--unknown",), "unrecognized arguments: --unknown"),
     ],

@@ -54,12 +54,27 @@ def test_a_figure_of_a_real_run(tmp_path, monkeypatch):
     assert kept != floors
 
 
+def test_a_page_needs_no_matplotlib(folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["plot", "report.json", "page.html"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert (folder / "page.html").read_bytes().startswith(b"<!doctype html>")
+
+
+def test_a_history_has_no_page(folder, capsys):
+    Path("run.csv").write_text("epoch", encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        main(["plot", "run.csv", "page.html"])
+    assert "a history is drawn as a figure" in capsys.readouterr().err
+    assert not (folder / "page.html").exists()
+
+
 @pytest.mark.parametrize("out", ["figure.jpg", "figure", "figure.svg.json", "report.json"])
 def test_an_unknown_ending_is_wrong_usage(folder, capsys, out):
     before = files(folder)
     with pytest.raises(SystemExit, match="2"):
         main(["plot", "report.json", out])
-    assert f"{out}: name a file that ends in .svg, .png, .pdf" in capsys.readouterr().err
+    assert f"{out}: name a file that ends in .html, .svg, .png, .pdf" in capsys.readouterr().err
     assert files(folder) == before
 
 

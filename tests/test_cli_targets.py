@@ -173,12 +173,12 @@ def test_wrong_usage_says_what_is_wrong(folder, capsys, words, part):
 def test_a_model_that_got_slower_says_so(folder, capsys, monkeypatch):
     from onnxprune.latency import Latency
 
-    times = [Latency(1.0, 1.1, 5), Latency(1.5, 1.6, 5)]
+    times = [Latency(1.0, 1.1, 1.1, 5), Latency(1.5, 1.6, 1.6, 5)]
     monkeypatch.setattr("onnxprune.measurement.interleaved_latency", lambda *_, **__: times)
     assert run("--target", "macs=0.5", *QUICK) == 0
     said = capsys.readouterr().out
     assert "note: the pruned model is slower: 1.000 ms became 1.500 ms" in said
-    times[1] = Latency(1.01, 1.2, 5)
+    times[1] = Latency(1.01, 1.2, 1.2, 5)
     assert run("--target", "macs=0.5", *QUICK) == 0
     said = capsys.readouterr().out
     assert "note: the pruned model is no faster: 1.000 ms became 1.010 ms" in said

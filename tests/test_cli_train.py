@@ -20,7 +20,7 @@ from small_networks import MODELS, accuracy, digits
 
 torch = pytest.importorskip("torch")
 
-from onnxprune.cli import main  # noqa: E402
+from onnxprune.cli import COMMANDS, main  # noqa: E402
 from onnxprune.cli import train as command  # noqa: E402
 from onnxprune.train.history import read_history  # noqa: E402
 from onnxprune.train.options import TrainOptions  # noqa: E402
@@ -198,7 +198,7 @@ def test_no_flag_is_taken_for_one_of_torchrun_s() -> None:
     """It looks at all words, and takes a flag for what it is the beginning of."""
     from torch.distributed.run import get_args_parser
 
-    own = {flag for action in command.parser()._actions for flag in action.option_strings}
+    own = {flag for action in COMMANDS["train"].parser()._actions for flag in action.option_strings}
     theirs = {flag for action in get_args_parser()._actions for flag in action.option_strings}
     shared = {flag for flag in own for other in theirs if other.startswith(flag)}
     assert shared <= {"-h", "--help"}
@@ -206,8 +206,8 @@ def test_no_flag_is_taken_for_one_of_torchrun_s() -> None:
 
 def test_pruning_and_help_import_no_torch() -> None:
     script = (
-        "import sys, onnxprune.cli as cli; cli.train.parser().format_help();"
-        "cli.train.options(cli.train.parser().parse_args(['a', 'b', '--data', 'd']));"
+        "import sys; from onnxprune.cli import train; train.parser().format_help();"
+        "train.options(train.parser().parse_args(['a', 'b', '--data', 'd']));"
         "print('torch' in sys.modules)"
     )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

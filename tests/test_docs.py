@@ -15,6 +15,8 @@ import pytest
 
 import onnxprune
 from onnxprune import cli
+from onnxprune.cli.commands import PRUNE
+from onnxprune.cli.prune import EXAMPLES, options
 from onnxprune.target import KINDS, Target
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,12 +92,12 @@ def test_the_python_block_of_training_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_the_defaults_of_training_are_those_of_the_page():
-    options = cli.train.parser()._option_string_actions
+    flags_of_train = cli.COMMANDS["train"].parser()._option_string_actions
     for flags, default in re.findall(r"^\| `(--[^|]*)` \| ([^|]*) \|", TRAINING, re.MULTILINE):
         for flag in re.findall(r"--[a-z-]+", flags):
-            assert flag in options, flag
+            assert flag in flags_of_train, flag
         (first, *_) = re.findall(r"--[a-z-]+", flags)
-        value = options[first].default
+        value = flags_of_train[first].default
         if isinstance(value, str | float) and not isinstance(value, bool):
             assert str(value).removesuffix(".0") in default.replace("`", ""), first
 
@@ -110,22 +112,22 @@ def test_every_command_parses(line):
     if words[0] in cli.COMMANDS:
         given = cli.COMMANDS[words[0]].parser().parse_args(words[1:])
     else:
-        given = cli.prune.parser().parse_args(words)
+        given = PRUNE.parser().parse_args(words)
         assert [str(Target.parse(text)) for text in given.target] == given.target
-        cli.prune.options(given)
+        options(given)
     models = {vars(given).get("model"), vars(given).get("output")} - {None}
     assert {path.suffix for path in models} <= {".onnx"}
 
 
 def test_the_examples_of_the_help_are_those_of_the_readme():
-    shown = re.findall(r"^  onnxprune (.*)$", cli.prune.EXAMPLES, re.MULTILINE)
+    shown = re.findall(r"^  onnxprune (.*)$", EXAMPLES, re.MULTILINE)
     assert len(shown) >= 3
     for line in shown:
         words = shlex.split(line)
         if words[0] in cli.COMMANDS:
             cli.COMMANDS[words[0]].parser().parse_args(words[1:])
         else:
-            cli.prune.options(cli.prune.parser().parse_args(words))
+            options(PRUNE.parser().parse_args(words))
 
 
 def test_the_two_prompts_are_the_two_that_the_pipeline_runs():
@@ -148,7 +150,7 @@ def test_the_install_commands_name_files_that_exist():
 
 
 def test_flags_and_targets_in_the_readme_exist():
-    commands = [cli.prune, *cli.COMMANDS.values()]
+    commands = [PRUNE, *cli.COMMANDS.values()]
     helps = " ".join(command.parser().format_help() for command in commands)
     known = {word.strip("[]") for word in helps.replace(",", " ").split()}
     prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
@@ -200,6 +202,7 @@ def test_the_readme_links_the_documents():
         ("bench_attention", 1),
         ("bench_latency", 1),
         ("bench_prediction", 2),
+        ("bench_reuse", 1),
         ("bench_speed", 1),
     ],
 )
@@ -268,3 +271,10 @@ def test_the_public_names_are_importable():
     for name in onnxprune.__all__:
         assert getattr(onnxprune, name).__doc__
     assert len(onnxprune.__all__) <= 15
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_tests_that_documents_name_exist(path):
+    for file, name in re.findall(r"`(test_\w+)::(test_\w+)`", path.read_text(encoding="utf-8")):
+        source = (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8")
+        assert f"\ndef {name}(" in source, f"{file}::{name}"

@@ -9,6 +9,7 @@ from matplotlib.colors import to_rgb
 from small_reports import changed, report
 
 from onnxprune import figures
+from onnxprune.errors import ReportError
 from onnxprune.panels import BEFORE, LEVEL_COLOURS, LEVELS, PANELS
 from onnxprune.saved_report import SavedReport
 
@@ -199,3 +200,30 @@ def test_names_with_dollars_are_no_formulae(tmp_path):
     path = tmp_path / "figure.svg"
     figures.save(figures.draw(SavedReport.of(record)), path)
     assert path.read_bytes().startswith(b"<?xml")
+
+
+def test_latency_is_drawn_where_runs_were_recorded():
+    record = report()
+    figure = figures.draw(SavedReport.of(record))
+    (axes,) = [axes for axes in figure.axes if axes.get_label() == "latency"]
+    for at, when in enumerate(("before", "after")):
+        timed = record[when]["latency_ms"]
+        edges = [bar.get_x() for bar in axes.containers[at].patches]
+        heights = [bar.get_height() for bar in axes.containers[at].patches]
+        width = axes.containers[at].patches[0].get_width()
+        shown = [d for d in timed["durations"] if d <= edges[-1] + width]
+        assert sum(heights) == len(shown) >= 0.9 * len(timed["durations"])
+        for edge, height in zip(edges, heights, strict=True):
+            inside = [d for d in shown if edge + 1e-9 < d < edge + width - 1e-9]
+            assert abs(len(inside) - height) <= 1  # one may lie on an edge
+    assert {line.get_xdata()[0] for line in axes.get_lines()} == {
+        record[when]["latency_ms"]["median"] for when in ("before", "after")
+    }
+    untimed = changed(record, "after", "latency_ms", to=None)
+    labels = [axes.get_label() for axes in figures.draw(SavedReport.of(untimed)).axes]
+    assert "latency" not in labels
+
+
+def test_without_groups_there_is_nothing_to_draw():
+    with pytest.raises(ReportError, match="no channel groups"):
+        figures.draw(SavedReport.of(changed(report(), "groups", to=[])))

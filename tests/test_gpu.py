@@ -9,6 +9,7 @@ import pytest
 
 from onnxprune import Options, Target, prune
 from onnxprune.errors import OnnxPruneError
+from onnxprune.placement import placement
 from onnxprune.runtime import Session
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
@@ -36,3 +37,11 @@ def test_cuda_prunes_as_the_cpu_does(name: str) -> None:
         classes[provider] = scores.argmax(axis=1)
         assert result.report.after.macs <= 0.5 * result.report.before.macs
     assert np.mean(classes["cpu"] == classes["cuda"]) >= 0.98
+
+
+def test_nodes_are_said_to_run_on_the_gpu() -> None:
+    feed = {"input": np.load(MODELS / "digits_calib.npz")["input"][:4]}
+    found = placement(MODELS / "resnet_digits.onnx", feed, provider="cuda")
+    assert found.nodes["CUDAExecutionProvider"] >= 20
+    assert len(found.fell_back) == sum(found.nodes.values()) - found.nodes["CUDAExecutionProvider"]
+    assert sum(found.time.values()) == pytest.approx(1.0)

@@ -7,8 +7,9 @@ import onnx
 import pytest
 from onnx import parser
 
-from onnxprune import latency
-from onnxprune.latency import MIN_RUNS, interleaved_latency
+from onnxprune import interleaving, latency
+from onnxprune.interleaving import MIN_RUNS, Timing, ratio
+from onnxprune.latency import interleaved_latency
 
 
 def _product(size: int) -> bytes:
@@ -77,7 +78,7 @@ def timed(monkeypatch: pytest.MonkeyPatch, waits: list[float], **how: object) ->
             clock.wall += 0.004 + left.pop(0) / 1000
 
     monkeypatch.setattr(latency, "Session", Interrupted)
-    monkeypatch.setattr(latency, "time", clock)
+    monkeypatch.setattr(interleaving, "time", clock)
     (result,) = interleaved_latency([b""], {}, runs=len(waits), warmup=0, **how)
     assert result.runs == len(waits)
     return round(result.median, 6)
@@ -93,3 +94,43 @@ def test_they_count_where_hardly_any_does_not_wait(monkeypatch: pytest.MonkeyPat
 
 def test_they_count_where_other_threads_work_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert timed(monkeypatch, [0.0] * MIN_RUNS + [5.0] * 20, threads=2) == 9.0
+
+
+def timing(milliseconds: np.ndarray) -> Timing:
+    return Timing(milliseconds / 1000, np.ones(milliseconds.size, np.bool_))
+
+
+def test_the_interval_of_a_ratio_holds_the_true_one_and_shrinks_with_runs() -> None:
+    """Drift that hits both alike widens the times a lot and the ratio hardly."""
+    rng = np.random.default_rng(0)
+    widths = []
+    for runs in (40, 4000):
+        drift = 1 + 0.5 * np.sin(np.linspace(0, 20, runs))
+        first, other = (drift * rng.gamma(50, size / 50, runs) for size in (2.0, 1.0))
+        found = ratio(timing(first), timing(other))
+        assert found.low <= 0.5 <= found.high
+        assert found.low <= found.value <= found.high
+        widths.append(found.high - found.low)
+    assert widths[1] < widths[0] / 3
+    assert widths[1] < 0.03
+
+
+def test_a_ratio_looks_at_rounds_in_which_nothing_interrupted_either() -> None:
+    first, other = np.full(20, 2.0), np.full(20, 1.0)
+    first[:10] = 100.0
+    quiet = Timing(first / 1000, np.arange(20) >= 10)
+    found = ratio(quiet, timing(other))
+    assert (found.low, found.value, found.high) == (0.5, 0.5, 0.5)
+
+
+def test_the_record_of_runs_has_their_percentiles_and_durations() -> None:
+    milliseconds = [float(run) for run in range(101)]
+    found = latency.Latency.of(milliseconds[::-1], 120)
+    assert (found.median, found.p90, found.p99, found.runs) == pytest.approx((50, 90, 99, 120))
+    assert found.durations == pytest.approx(range(101))
+    assert found.drawn_to == 100
+
+
+def test_a_histogram_leaves_out_the_few_runs_that_took_much_longer() -> None:
+    found = latency.Latency.of([*[10.0] * 10, *[11.0] * 88, 500.0, 900.0], 100)
+    assert found.drawn_to == pytest.approx(12)

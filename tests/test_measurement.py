@@ -148,7 +148,7 @@ def test_a_fixed_batch_is_the_one_that_is_timed():
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 5
     result = Pruner(model, {"input": digits()[:100]}, replace(SLICED, latency_batch=5))
-    assert len(result._judge.timed["input"]) == 5
+    assert len(result._ground.judge.timed["input"]) == 5
     whole, smaller = (
         result.prune([Target("macs", fraction)]).report.after.macs for fraction in (1.0, 0.5)
     )

@@ -108,7 +108,7 @@ def test_a_damaged_network_gets_better(bare, trained):
 def test_the_record_is_of_the_files_themselves(bare, trained):
     """What is said of the samples to choose by is what onnxruntime makes of the two models."""
     pruner = Pruner(path_of("mlp_digits"), SAMPLES, replace(BARE, refine=STEPS))
-    chosen = {"input": SAMPLES[pruner._parts.choose]}
+    chosen = {"input": SAMPLES[pruner._ground.parts.choose]}
     original = onnx.load(path_of("mlp_digits"))
     for model, said in ((bare.model, done(trained).before), (trained.model, done(trained).after)):
         assert softened(original, model, chosen) == pytest.approx(said, rel=1e-4)
@@ -221,7 +221,7 @@ def test_an_operator_without_gradient_is_named_before_anything_is_run(monkeypatc
     def no_study(*_: object) -> None:
         raise AssertionError("statistics were collected")
 
-    monkeypatch.setattr("onnxprune.api.study", no_study)
+    monkeypatch.setattr("onnxprune.groundwork.study", no_study)
     with pytest.raises(UnsupportedModelError, match=r"Bernoulli.*'coin'"):
         prune(model, random_samples(model), THIRD, options=replace(BARE, refine=STEPS))
 
@@ -250,14 +250,14 @@ def test_without_refinement_the_report_says_none(bare):
 
 def test_torch_is_asked_for_before_any_work(monkeypatch):
     monkeypatch.setattr("onnxprune.refinement.find_spec", lambda name: None)
-    monkeypatch.setattr("onnxprune.api.study", lambda *_: pytest.fail("worked before"))
+    monkeypatch.setattr("onnxprune.groundwork.study", lambda *_: pytest.fail("worked before"))
     with pytest.raises(MissingLibraryError, match=r"torch.*\[train\]"):
         refined(STEPS)
 
 
 def test_cuda_is_asked_for_before_any_work(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("onnxprune.api.study", lambda *_: pytest.fail("worked before"))
+    monkeypatch.setattr("onnxprune.groundwork.study", lambda *_: pytest.fail("worked before"))
     with pytest.raises(Exception, match="CUDA device to refine on"):
         refined(STEPS, provider="cuda")
 

@@ -7,17 +7,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from small_reports import RUN
 
 from onnxprune.comparison import OutputDistance
 from onnxprune.criteria.spectra import Spectrum
 from onnxprune.latency import Latency
-from onnxprune.report import (
+from onnxprune.report import Report
+from onnxprune.report_parts import (
+    ConsumerReport,
     Footprint,
     FrozenReport,
     GroupReport,
+    LayerReport,
     MetricReport,
     Price,
-    Report,
     SectionReport,
 )
 from onnxprune.target import Target
@@ -33,9 +36,10 @@ def distance(*, scores: bool = True) -> OutputDistance:
 
 REPORT = Report(
     settings={"target": ["macs=0.5"], "seed": 0, "align": "auto", "include": None},
+    run=RUN,
     samples={"fit": 76, "tune": 14, "held_out": 10},
-    before=Footprint(12_000, 1_000_000, 48_500, Latency(2.0, 3.0, 100)),
-    after=Footprint(6_000, 450_000, 24_250, Latency(1.0, 1.2, 100)),
+    before=Footprint(12_000, 1_000_000, 48_500, Latency(2.0, 3.0, 3.5, 100, [1.5, 2.0, 3.5])),
+    after=Footprint(6_000, 450_000, 24_250, Latency(1.0, 1.2, 1.3, 100, [1.0, 1.3])),
     outputs=[distance()],
     targets=[
         Check(Target("macs", 0.5), 500_000.0, 450_000.0, 1_000_000.0),
@@ -50,8 +54,10 @@ REPORT = Report(
             4,
             [0, 2, 3],
             [Price(2, 0.2, 0.05), Price(3, 0.01, 0.002), Price(4, 0.0, 0.0)],
-            {"conv2": (0.03, "slice")},
+            {"conv2": ConsumerReport(0.12, 0.03, "slice")},
             Spectrum([1.0, 0.5, 0.25, 0.0], [1.5, 0.25, 0.0, 0.0]),
+            ("conv1", "conv1b"),
+            0.5,
             residual=0.4,
         ),
         GroupReport(
@@ -59,10 +65,13 @@ REPORT = Report(
             8,
             list(range(8)),
             [Price(8, 0.0, None)],
-            {"fc": (None, "least squares")},
+            {"fc": ConsumerReport(None, None, "least squares")},
             Spectrum([0.5] * 8, [1.0] * 4 + [0.0] * 4),
+            ["conv2"],
+            0.125,
         ),
     ],
+    layers=[LayerReport("conv1", 4, 3, 0.25), LayerReport("fc", 10, 10, 0.25)],
     frozen=[FrozenReport("fc", 10, 10, "graph output 'logits'", 0.25)],
     notes=["few calibration rows for 1 consumers (conv2)"],
 )
@@ -76,7 +85,13 @@ def test_json_has_everything():
         "params": 12_000,
         "macs": 1_000_000,
         "bytes": 48_500,
-        "latency_ms": {"median": 2.0, "p90": 3.0, "runs": 100},
+        "latency_ms": {
+            "median": 2.0,
+            "p90": 3.0,
+            "p99": 3.5,
+            "runs": 100,
+            "durations": [1.5, 2.0, 3.5],
+        },
     }
     (output,) = record["outputs"]
     assert output["name"] == "logits"
@@ -108,8 +123,11 @@ def test_json_has_everything():
     assert (first["error"], first["divergence"]) == (0.01, 0.002)
     assert first["curve"][0] == {"count": 2, "error": 0.2, "divergence": 0.05}
     assert (first["residual"], second["residual"]) == (0.4, None)
-    assert first["consumers"] == {"conv2": {"error": 0.03, "recovery": "slice"}}
+    assert first["consumers"] == {"conv2": {"sliced": 0.12, "error": 0.03, "recovery": "slice"}}
+    assert (first["producers"], first["macs_share"]) == (["conv1", "conv1b"], 0.5)
     assert (second["divergence"], second["consumers"]["fc"]["error"]) == (None, None)
+    assert record["layers"][0] == {"name": "conv1", "size": 4, "kept": 3, "macs_share": 0.25}
+    assert record["run"] == vars(RUN)
     assert record["frozen"] == [
         {
             "name": "fc",

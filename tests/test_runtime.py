@@ -10,9 +10,10 @@ import onnx
 import pytest
 from onnx import parser
 
-from onnxprune import runtime
+from onnxprune import flavours, runtime
 from onnxprune.errors import CalibrationError, OnnxPruneError, UnsupportedModelError
-from onnxprune.runtime import Session, TensorType, flavour_advice
+from onnxprune.flavours import flavour_advice
+from onnxprune.runtime import Session, TensorType
 
 
 @pytest.fixture
@@ -58,16 +59,16 @@ def test_several_flavours_are_all_uninstalled() -> None:
 
 
 def test_import_warns_of_several_flavours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "_installed_flavours", lambda: ["onnxruntime", "onnxruntime-gpu"])
+    monkeypatch.setattr(flavours, "installed_flavours", lambda: ["onnxruntime", "onnxruntime-gpu"])
     with pytest.warns(UserWarning, match="overwrite each other"):
-        runtime._check_flavours()
+        flavours.check_flavours()
 
 
 def test_import_fails_without_a_flavour(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "_installed_flavours", list)
-    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(flavours, "installed_flavours", list)
+    monkeypatch.setattr(flavours.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install onnxruntime"):
-        runtime._check_flavours()
+        flavours.check_flavours()
 
 
 @pytest.mark.parametrize("optimization", ["none", "basic", "extended", "all"])

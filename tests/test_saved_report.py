@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from small_reports import changed, report, without
+from small_reports import changed, full_report, report, without
 
 from onnxprune.errors import ReportError
 from onnxprune.saved_report import SavedReport
@@ -28,6 +28,31 @@ def test_what_was_saved_is_read(tmp_path):
         assert vars(group.spectrum) == given["spectrum"]
 
 
+def test_all_parts_are_read():
+    record = full_report()
+    found = SavedReport.of(record)
+    assert vars(found.run) == record["run"]
+    assert found.before.to_dict() == record["before"]
+    assert found.after.to_dict() == record["after"]
+    assert [group.to_dict() for group in found.groups] == record["groups"]
+    assert [vars(layer) for layer in found.layers] == record["layers"]
+    assert [section.to_dict() for section in found.sections] == record["sections"]
+    assert [vars(frozen) for frozen in found.frozen] == record["frozen"]
+    assert found.refinement is not None
+    assert found.refinement.to_dict() == record["refinement"]
+    assert found.metric is not None
+    assert vars(found.metric) == record["metric"]
+    assert [output.relative_error for output in found.outputs] == [0.0681, 2 * 0.0681]
+    assert [output.agreement for output in found.outputs] == [0.9375, None]
+    assert [check.holds for check in found.targets] == [True, False]
+    assert found.targets[0].reached_text == "49.5%"
+    assert (found.notes, found.samples) == (record["notes"], record["samples"])
+
+
+def test_a_report_whose_groups_all_went_with_sections_is_one():
+    assert SavedReport.of(changed(report(), "groups", to=[])).groups == ()
+
+
 def test_a_model_without_macs_keeps_all_of_them():
     assert SavedReport.of(changed(report(), "before", "macs", to=0)).macs == 1.0
 
@@ -37,7 +62,6 @@ def test_a_model_without_macs_keeps_all_of_them():
     [
         ([1, 2], "not a report of onnxprune"),
         ({"format": 2, "edits": []}, "not a report of onnxprune"),
-        (changed(report(), "groups", to=[]), "no channel groups"),
         (without(report(), *GROUP, "spectrum"), "has no spectrum: the report is of an older"),
         (without(report(), "share"), "'share'"),
         (without(report(), *GROUP, "curve"), "'curve'"),
@@ -52,6 +76,12 @@ def test_a_model_without_macs_keeps_all_of_them():
         (changed(report(), *GROUP, "curve", to=[]), "does not price the 8 channels"),
         (changed(report(), *GROUP, "curve", 3, "count", to=99), "does not price the 8 channels"),
         (changed(report(), "before", to=None), "TypeError"),
+        (without(report(), "run"), "'run'"),
+        (changed(report(), "before", "latency_ms", "durations", to=[-1.0]), "-1.0 stands where"),
+        (changed(report(), "after", "params", to=1.5), "1.5 stands where a whole number"),
+        (changed(report(), "layers", 0, "kept", to=-1), "-1 stands where"),
+        (changed(report(), "notes", to="one"), "'one' stands where a list should"),
+        (changed(report(), *GROUP, "consumers", to={"fc": None}), "TypeError"),
         (without(report(), "settings", "moments"), "'moments'"),
         (changed(report(), "settings", "cutoff", to="much"), "'much'"),
     ],

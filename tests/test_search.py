@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -27,8 +28,8 @@ class OneGroup:
 
     floor: int = 10
 
-    def under(self, bounds: list[Bound], allowed: object = None) -> Choice:
-        counts = range(FULL + 1)
+    def under(self, bounds: list[Bound], allowed: Mapping[str, Any] | None = None) -> Choice:
+        counts = range(FULL + 1) if allowed is None else allowed["a"].tolist()
         kept = max((c for c in counts if all(c <= b.limit for b in bounds)), default=0)
         if kept < self.floor:
             raise TargetError("cannot be reached")
@@ -59,6 +60,7 @@ def search(
     predicted: Callable[[int], float] = float,
     tried: Callable[[int], float] = float,
     floor: int = 10,
+    step: int = 1,
 ) -> tuple[Search[Model], list[int]]:
     """A search where each target has a measured value at every count; costs are of 100."""
     made: list[int] = []
@@ -82,7 +84,7 @@ def search(
     }
     macs = Bound("macs", lambda c: c, 0.0, float(FULL))
     chooser = cast(Chooser, OneGroup(floor))
-    allowed = {"a": np.arange(floor, FULL + 1)}
+    allowed = {"a": np.arange(floor, FULL + 1, step)}
     found = Search(chooser, macs, bounds, gauges, finish, lambda _, c: predicted(c["a"]), allowed)
     return found, made
 
@@ -222,3 +224,27 @@ def test_a_limit_is_aimed_at_along_what_was_measured():
     between = aimed([(10.0, 20.0), (4.0, 11.0), (7.0, 14.0)], 15.0)
     assert between == pytest.approx(7.5)  # of 14 at 7 and 20 at 10
     assert aimed([(0.0, 0.2)], 0.1) == 0.0
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        search({TIME: float}, step=7),
+        search({TIME: lambda count: 100 / 3 + count * 2 / 3, ERROR: float}),
+        search({ERROR: lambda count: 0.001 * (FULL - count)}, tried=lambda c: 0.002 * (FULL - c)),
+        search({ERROR: lambda _: 0.0}, tried=lambda _: 9.0),  # blind: the mildest
+    ],
+)
+def test_the_first_choice_is_that_of_the_first_model(found):
+    looked_for, made = found
+    first = looked_for.first()
+    assert made == []
+    with contextlib.suppress(TargetError):
+        looked_for.run()
+    assert made[0] == first.counts["a"]
+
+
+def test_what_cannot_be_reached_has_no_first_choice():
+    found, _ = search({TIME: float}, floor=60)
+    with pytest.raises(TargetError):
+        found.first()

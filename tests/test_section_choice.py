@@ -16,15 +16,17 @@ from micro_sections import RESIDUALS
 from small_networks import QUIET, random_samples
 
 from onnxprune.allocation import Bound, GroupChoice
-from onnxprune.api import Pruner, apply_plan, open_samples, plan_of
+from onnxprune.api import Pruner, apply_plan
 from onnxprune.calibration import split
 from onnxprune.canonical import canonicalise
 from onnxprune.choice import Chooser, allocate
 from onnxprune.cli import prune
 from onnxprune.cost import cost_model
 from onnxprune.errors import TargetError
+from onnxprune.finishing import plan_of
 from onnxprune.greedy import CountSearch, least_damage
 from onnxprune.groups import find_groups
+from onnxprune.inputs import open_samples
 from onnxprune.options import Options
 from onnxprune.plan import Drop, Plan, Weights
 from onnxprune.rewrite import apply, digest

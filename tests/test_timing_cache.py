@@ -10,9 +10,10 @@ import pytest
 from onnxprune import kernel_timer
 from onnxprune import timing_cache as module
 from onnxprune.arrays import Feed
+from onnxprune.cache_folder import FOLDER_VARIABLE
 from onnxprune.kernel_timer import KernelTimer
 from onnxprune.micro_model import MicroModel
-from onnxprune.timing_cache import FOLDER_VARIABLE, TimingCache, timing_cache
+from onnxprune.timing_cache import TimingCache, timing_cache
 
 LAYER = MicroModel("MatMul", (), 17, "float32", (1, 4), ((4, 4),))
 
@@ -74,7 +75,7 @@ def test_a_folder_that_cannot_be_written_is_as_good_as_none(tmp_path):
 
 
 def test_the_environment_chooses_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.sys, "platform", "linux")
+    monkeypatch.setattr("sys.platform", "linux")
 
     def saved() -> set[Path]:
         cache = timing_cache("cpu", 1)

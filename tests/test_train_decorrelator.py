@@ -267,3 +267,18 @@ def test_what_holds_no_moments_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=r"constant holds a Gram|learnt from no rows"):
             gram_of(decorrelator)
+
+
+@pytest.mark.parametrize("stack_major", [True, False])
+@pytest.mark.parametrize("inputs_first", [True, False])
+def test_a_weight_is_found_for_what_is_to_be_computed(
+    inputs_first: bool, stack_major: bool
+) -> None:
+    decorrelator = Decorrelator(1, 6, DecorrelatingRule(0.1, 0.01))
+    for seed in range(20):
+        decorrelator.learn(torch.randn(1, 30, 6, generator=generator(seed)) * 2 + 1)
+    fused = FusedWeight(decorrelator, inputs_first=inputs_first, stack_major=stack_major)
+    weight = torch.randn((18, 5) if inputs_first else (5, 18), generator=generator())
+    found = fused.unfused(weight)
+    assert float((found - weight).abs().max()) > 0.1
+    assert torch.allclose(fused(found), weight, atol=1e-5)

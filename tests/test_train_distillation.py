@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -28,9 +29,11 @@ from onnxprune.validation import compare
 torch = pytest.importorskip("torch")
 
 from onnxprune.train.allowance import Allowance  # noqa: E402
-from onnxprune.train.distillation import Course, Lessons, best_rate, refine  # noqa: E402
+from onnxprune.train.course import Course, Lessons  # noqa: E402
+from onnxprune.train.distillation import refine  # noqa: E402
 from onnxprune.train.divergence import Measure, measures_of  # noqa: E402
 from onnxprune.train.network import TrainableNetwork  # noqa: E402
+from onnxprune.train.rate_trials import best_rate  # noqa: E402
 from onnxprune.train.teacher import Teacher  # noqa: E402
 
 HALF = Target("macs", 0.5)
@@ -324,3 +327,56 @@ def test_an_allowance_is_a_share_of_steps_or_time():
     assert 99 < (time.rest().seconds or 0) <= 100
     assert time.part(0.5).seconds == 50
     assert Allowance(None, 1.0, reserve=1.0).used == 1.0
+
+
+def decorrelated_course(model: onnx.ModelProto, student: onnx.ModelProto) -> Course:
+    samples = samples_of(model)
+    parts = split(len(samples), 0)
+    lessons = Lessons(model, samples, parts.fit, parts.tune, 32)
+    return Course(student, lessons, replace(STEPS, method="decorrelated"))
+
+
+def test_a_network_computes_the_same_when_its_layers_are_decorrelated():
+    model = perceptron()
+    course = decorrelated_course(model, disturbed(model))
+    course.begin()
+    raw = {name: weight.detach().clone() for name, weight in course.network.weights.items()}
+    course.decorrelate(Allowance(60, None))
+    after = {name: weight.detach() for name, weight in course.network.weights.items()}
+    assert all(float((after[name] - raw[name]).abs().max()) > 1e-3 for name in ("w1", "w2"))
+    assert float(course.look().mean()) == pytest.approx(course.first, rel=1e-4)
+
+
+def test_every_training_of_decorrelated_layers_starts_alike():
+    model = perceptron()
+    course = decorrelated_course(model, disturbed(model))
+    course.begin()
+    course.decorrelate(Allowance(20, None))
+    start = {name: value.clone() for name, value in course.network.state_dict().items()}
+    transforms = [name for name in start if name.endswith("transform")]
+    assert len(transforms) == 2
+    first = course.train(3e-3, Allowance(30, None), 1, "")
+    moved = course.network.state_dict()
+    assert all(torch.equal(moved[name], start[name]) for name in transforms)
+    assert all(not torch.equal(moved[name], start[name]) for name in start if "weight" in name)
+    course._rng = np.random.default_rng(0)
+    again = course.train(1e-9, Allowance(1, None), 1, "")
+    assert again == pytest.approx(course.first, rel=1e-2)
+    assert first < 0.5 * course.first
+
+
+def test_what_decorrelated_layers_compute_with_is_what_is_written():
+    model = perceptron()
+    student = disturbed(model)
+    samples = samples_of(model)
+    parts = split(len(samples), 0)
+    lessons = Lessons(model, samples, parts.fit, parts.tune, 32)
+    values, done = refine(student, lessons, replace(STEPS, method="decorrelated"))
+    better = onnx.ModelProto()
+    better.CopyFrom(student)
+    for tensor in better.graph.initializer:
+        if tensor.name in values:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values[tensor.name], tensor.name))
+    (found,) = compare(model, better, samples.batches(parts.tune, 32))
+    assert found.softened == pytest.approx(done.after, rel=1e-3)
+    assert done.after < 0.3 * done.before

@@ -20,10 +20,10 @@ from trained import NETWORKS as TRAINED
 
 from onnxprune import Options, Target, prune
 from onnxprune.allocation import fit_damage
-from onnxprune.api import plan_of
 from onnxprune.arrays import Array, IndexArray, Vector
 from onnxprune.choice import allocate
 from onnxprune.comparison import kl_divergence
+from onnxprune.finishing import plan_of
 from onnxprune.rewrite import apply
 from onnxprune.runtime import Session
 from onnxprune.section_choice import prior_of

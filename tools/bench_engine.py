@@ -61,7 +61,8 @@ def targets(network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement
         for variant, recovery in TARGETS.items():
             if ("targets", network, variant, fraction, 0) in done:
                 continue
-            made.__dict__["_study"] = replace(made._study, recovery=recovery)
+            ground = made._ground
+            ground.study = replace(ground.study, recovery=recovery)
             model = made.prune([Target("macs", fraction)]).model
             yield {"variant": variant, "macs": fraction, "seed": 0} | judge.row(judge.scores(model))
 
@@ -79,7 +80,7 @@ def judges(network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement]
                 mock.patch.object(trials, "JUDGED", judged),
                 mock.patch.object(comparison, "TEMPERATURE", temperature),
             ):
-                _ = made._chooser.laws
+                _ = made._ground.chooser.laws
             for fraction in missing:
                 model = made.prune([Target("macs", fraction)]).model
                 yield {"variant": variant, "macs": fraction, "seed": seed} | judge.row(

@@ -35,6 +35,7 @@ from onnxprune.arrays import Array
 from onnxprune.choice import Choice
 from onnxprune.cost import parameter_count
 from onnxprune.errors import OnnxPruneError
+from onnxprune.finishing import Finisher
 from onnxprune.train.gated_sections import GatedSection, gated_sections
 from onnxprune.train.linear_skips import merge_skips, own_skips
 from onnxprune.train.section_cut import without_sections
@@ -207,12 +208,12 @@ class Bench:
 
     def _least_damage(self, job: Job) -> tuple[onnx.ModelProto, Measurement]:
         pruner = self._pruner(job.seed)
-        damages = pruner._chooser.drops
+        damages = pruner._ground.chooser.drops
         cut = sorted(damages, key=damages.__getitem__)[: len(self._gates(job)["cut"])]
         choice = Choice(dict.fromkeys(cut, 0), {}, damages, None)
         model = self._plain_model(job.seed)
         gone = [section for section in gated_sections(model).found if section.name in cut]
-        pruned = pruner._finish(choice, []).pruned
+        pruned = Finisher(pruner._ground).finish(choice, []).pruned
         return merge_skips(pruned, own_skips(model, gone)), {"cut": cut}
 
     def _same_macs(self, job: Job) -> tuple[onnx.ModelProto, Measurement]:

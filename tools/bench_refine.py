@@ -90,7 +90,7 @@ def pruner(name: str, draw: int) -> Pruner:
     """A network with what was learnt of it."""
     options = Options(latency=False, seed=draw)
     made = Pruner(NETWORKS[name].model, inputs_of(name, PRUNED_ON, draw), options)
-    made._parts = parts_of(PRUNED_ON, draw)
+    made._ground.parts = parts_of(PRUNED_ON, draw)
     return made
 
 

@@ -24,12 +24,12 @@ from measurements import record, recorded
 from trained import NETWORKS
 
 from onnxprune.allocation import Bound
-from onnxprune.api import plan_of
 from onnxprune.arrays import Array
 from onnxprune.choice import Chooser, allocate
 from onnxprune.comparison import kl_divergence
 from onnxprune.cost import cost_model
 from onnxprune.errors import TargetError
+from onnxprune.finishing import plan_of
 from onnxprune.plan import Plan
 from onnxprune.rewrite import apply, digest
 from onnxprune.runtime import Session

@@ -18,12 +18,13 @@ from onnx import helper, numpy_helper
 
 import onnxprune.study
 from onnxprune import Options, Pruner, canonicalise
-from onnxprune.api import apply, plan_of
 from onnxprune.arrays import Array
 from onnxprune.bounds import bounds_of
 from onnxprune.choice import allocate, unexplained_of
+from onnxprune.finishing import plan_of
 from onnxprune.recovery import Recovery
 from onnxprune.refit import refit
+from onnxprune.rewrite import apply
 from onnxprune.runtime import Session
 from onnxprune.study import Study, observed
 from onnxprune.target import Target
@@ -119,7 +120,7 @@ def study_of(
 
     pruner = Pruner(model, {model.graph.input[0].name: inputs}, options)
     with mock.patch.object(onnxprune.study, "observed", elsewhere):
-        return pruner, pruner._study
+        return pruner, pruner._ground.study
 
 
 def counts_of(pruner: Pruner, known: Study, options: Options, fraction: float) -> dict[str, int]:

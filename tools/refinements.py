@@ -70,19 +70,19 @@ class Bench:
     @property
     def study(self) -> Study:
         """Statistics and rankings."""
-        return self.pruner._study
+        return self.pruner._ground.study
 
     @property
     def batches(self) -> tuple[Batches, Batches]:
         """To fit on and to tune on."""
-        return self.pruner._batches
+        return self.pruner._ground.batches
 
     def counts(self, fraction: float) -> dict[str, int]:
         """What the package keeps of every group for a fraction of the MACs."""
         known = self.study
         target = [Target("macs", fraction)]
         bounds = bounds_of(target, self.pruner._cost, known.sizes, known.places, 1)
-        return allocate(known, bounds, "sensitivity", self.pruner._chooser.laws)
+        return allocate(known, bounds, "sensitivity", self.pruner._ground.chooser.laws)
 
     def prior(self, keeps: Keeps, recovery: Recovery | None = None) -> Prior:
         """One-shot recovery."""
@@ -95,7 +95,7 @@ class Bench:
         self, priors: Sequence[Prior], recovery: Recovery | None = None, seed: int = 0
     ) -> list[Weights]:
         """Sequential refits."""
-        known, executor = self.study, self.pruner._executor
+        known, executor = self.study, self.pruner._ground.executor
         recovery = recovery or known.recovery
         made = sequential.refit_in_order(
             known, priors, recovery, *self.batches, executor, seed=seed

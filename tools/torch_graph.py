@@ -59,7 +59,8 @@ class GraphModule(nn.Module):
                 result = self.layers[self._place[id(node)]](*inputs)
             else:
                 result = FUNCTIONS[node.op](node, *inputs)
-            values[id(node.outputs[0])] = result
+            results = result if len(node.outputs) > 1 else [result]
+            values.update(zip(map(id, node.outputs), results, strict=True))
             for tensor in self._done[id(node)]:
                 values.pop(tensor, None)
         return values[id(self.graph.outputs[0])]
@@ -135,6 +136,14 @@ def _gemm(node: gs.Node) -> nn.Module:
     return layer
 
 
+def _matmul(node: gs.Node) -> nn.Module:
+    weight = node.inputs[1].values.T
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(weight))
+    return layer
+
+
 def _fill(layer: nn.Conv2d | nn.Linear, weight: Array, node: gs.Node) -> None:
     bias = node.inputs[2].values if len(node.inputs) > 2 else np.zeros(len(weight), np.float32)
     with torch.no_grad():
@@ -163,21 +172,45 @@ def _pad(node: gs.Node, x: torch.Tensor) -> torch.Tensor:
     return functional.pad(x, sides)
 
 
+def _add(node: gs.Node, *terms: torch.Tensor) -> torch.Tensor:
+    constants = [t for t in node.inputs if isinstance(t, gs.Constant)]
+    return sum((torch.from_numpy(t.values) for t in constants), start=sum(terms))
+
+
+def _gather(node: gs.Node, x: torch.Tensor) -> torch.Tensor:
+    indices = torch.from_numpy(node.inputs[1].values.astype(np.int64)).to(x.device)
+    return x.index_select(node.attrs.get("axis", 0), indices)
+
+
 def _clip(node: gs.Node, x: torch.Tensor) -> torch.Tensor:
     low, high = (tensor.values.item() for tensor in node.inputs[1:3])
     return torch.clamp(x, low, high)
 
 
-LAYERS: dict[str, Callable[[gs.Node], nn.Module]] = {"Conv": _conv, "Gemm": _gemm}
+def _split(node: gs.Node, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    axis = node.attrs.get("axis", 0)
+    if len(node.inputs) == 1:
+        return torch.chunk(x, len(node.outputs), axis)
+    return torch.split(x, node.inputs[1].values.tolist(), axis)
+
+
+LAYERS: dict[str, Callable[[gs.Node], nn.Module]] = {
+    "Conv": _conv,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+}
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Relu": lambda _, x: torch.relu(x),
     "Clip": _clip,
-    "Add": lambda _, x, y: x + y,
+    "Add": _add,
     "Concat": lambda node, *parts: torch.cat(parts, node.attrs["axis"]),
     "MaxPool": _max_pool,
     "GlobalAveragePool": lambda _, x: x.mean((2, 3), keepdim=True),
     "ReduceMean": lambda node, x: x.mean(tuple(node.attrs["axes"]), bool(node.attrs["keepdims"])),
     "Flatten": lambda _, x: torch.flatten(x, 1),
+    "Gather": _gather,
+    "Identity": lambda _, x: x,
     "Slice": _slice,
+    "Split": _split,
     "Pad": _pad,
 }

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import Protocol
 
-from onnxprune.cli import apply, inspect, ops, plot, prune, train
+from onnxprune.cli.commands import COMMANDS, PRUNE, hint
+from onnxprune.cli.config import parse
 from onnxprune.errors import OnnxPruneError
+
+__all__ = ["COMMANDS", "main"]
 
 EXIT_REFUSED = 1
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
-
-
-class Command(Protocol):
-    """What the module of a command offers."""
-
-    def parser(self) -> argparse.ArgumentParser:
-        """What the command understands."""
-
-    def run(self, parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
-        """Carry it out and return the exit code."""
-
-
-COMMANDS: Mapping[str, Command] = {
-    "apply": apply,
-    "inspect": inspect,
-    "ops": ops,
-    "plot": plot,
-    "train": train,
-}
-"""The commands that are called by a first word of their own; without one, it is ``prune``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,13 +28,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     so a file of such a name is written with its folder, as ``./apply``.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    command: Command = prune
+    typed = shlex.join(["onnxprune", *words])
+    command = PRUNE
     if words and words[0] in COMMANDS:
         command = COMMANDS[words.pop(0)]
     parser = command.parser()
+    meant = hint(words[0]) if words and command is PRUNE else None
+    if meant:
+        parser.error(meant)
     try:
         with _terminable():
-            code = command.run(parser, parser.parse_args(words))
+            given = parse(parser, words, command.name, [PRUNE.name, *COMMANDS])
+            given.typed = typed
+            code = command.run(parser, given)
         sys.stdout.flush()
         return code
     except OnnxPruneError as error:

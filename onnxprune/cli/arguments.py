@@ -19,6 +19,46 @@ def align(text: str) -> Align:
         raise argparse.ArgumentTypeError(f"write auto or a number, not '{text}'") from None
 
 
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    return _whole(text, 1)
+
+
+def natural(text: str) -> int:
+    """A whole number from 0."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        found = int(text)
+    except ValueError:
+        found = least - 1
+    if found < least:
+        raise argparse.ArgumentTypeError(f"write a whole number from {least}, not '{text}'")
+    return found
+
+
+def share(text: str) -> float:
+    """A share from 0 to 1, as 0.99 or 99%."""
+    found = bound(text)
+    if found > 1:
+        raise argparse.ArgumentTypeError(f"write a share as 99% or 0.99, not '{text}'")
+    return found
+
+
+def bound(text: str) -> float:
+    """A number from 0, as 0.05 or 5%."""
+    number = text.strip()
+    try:
+        found = float(number.removesuffix("%")) / (100 if number.endswith("%") else 1)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise argparse.ArgumentTypeError(f"write a number as 0.05 or 5%, not '{text}'")
+    return found
+
+
 def numbers(text: str) -> tuple[float, ...]:
     """Numbers with commas between them."""
     try:

@@ -6,9 +6,13 @@ import argparse
 import json
 from pathlib import Path
 
-from onnxprune.cli import arguments
-from onnxprune.model import load
-from onnxprune.survey import survey
+from onnxprune.cli import shared
+
+EXAMPLES = """\
+examples:
+  onnxprune inspect in.onnx
+  onnxprune inspect in.onnx --shape images:1x3x640x640 --json
+"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,26 +21,20 @@ def parser() -> argparse.ArgumentParser:
         prog="onnxprune inspect",
         description="Show the channel groups of a model, what stays whole, and why. "
         "Needs no samples.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="IN", type=Path, help="the trained model")
-    parser.add_argument(
-        "--shape",
-        metavar="NAME:1x3x224x224",
-        type=arguments.input_shape,
-        action="append",
-        default=[],
-        help="an input's shape, where the model leaves extents open; repeat for several inputs "
-        "(default: a batch of 1)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the record instead of tables")
+    shared.add_shapes(parser)
+    shared.add_json(parser, "tables")
     return parser
 
 
 def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     """Print the record and return the exit code."""
-    shapes = dict(given.shape)
-    if len(shapes) < len(given.shape):
-        parser.error("give one --shape for each input")
-    record = survey(load(given.model), shapes)
+    from onnxprune.model import load
+    from onnxprune.survey import survey
+
+    record = survey(load(given.model), shared.shapes(parser, given))
     print(json.dumps(record.to_dict(), indent=1) if given.json else record.table())
     return 0

@@ -8,12 +8,20 @@ from dataclasses import asdict
 
 from onnxprune import operators
 
+EXAMPLES = """\
+examples:
+  onnxprune ops
+  onnxprune ops --json
+"""
+
 
 def parser() -> argparse.ArgumentParser:
     """The words and flags of the command."""
     parser = argparse.ArgumentParser(
         prog="onnxprune ops",
         description="List the operators with a channel rule; at any other, channels are frozen.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the table as JSON")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from onnxprune import api
 from onnxprune.allocation import ALLOCATIONS
-from onnxprune.cli import arguments
+from onnxprune.cache_folder import FOLDER_VARIABLE
+from onnxprune.cli import arguments, shared
+from onnxprune.cli.commands import listed
 from onnxprune.cli.images import add_images, preprocessing
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
@@ -19,8 +20,16 @@ from onnxprune.criteria.protocol import Moments
 from onnxprune.errors import CalibrationError, OnnxPruneError
 from onnxprune.methods import METHODS
 from onnxprune.options import Options
-from onnxprune.refinement import FORMS, Budget, OptimizerName, Refine
+from onnxprune.page import write_page
+from onnxprune.refinement import FORMS, Budget, MethodName, OptimizerName, Refine
+from onnxprune.report import Report
+from onnxprune.saved_report import SavedReport
 from onnxprune.target import Target, meanings
+
+if TYPE_CHECKING:
+    from onnxprune.api import Result
+
+RECORDS = (".json", ".html")
 
 EXAMPLES = """\
 examples:
@@ -28,14 +37,20 @@ examples:
   onnxprune in.onnx out.onnx --calib images/ --preset imagenet --target params=0.6 --target macs=0.7
   onnxprune in.onnx out.onnx --calib samples.npz --target latency=0.6 --target error=0.1
   onnxprune in.onnx out.onnx --calib samples.npz --target drop=1% --eval judge.py:accuracy
-  onnxprune in.onnx out.onnx --calib feeds.py:samples --exclude head --report report.json
+  onnxprune in.onnx out.onnx --calib feeds.py:samples --report report.json --report report.html
   onnxprune in.onnx out.onnx --calib samples.npz --method snp --cutoff 0.05
   onnxprune in.onnx out.onnx --calib samples.npz --target macs=0.35 --refine 300s
   onnxprune trained.onnx out.onnx --statistics learnt.npz --method snp --target macs=0.5
+  onnxprune plan in.onnx --calib samples.npz --target macs=0.5
+  onnxprune sweep in.onnx models/ --calib samples.npz --target macs=0.8,0.65,0.5,0.35
   onnxprune apply in.onnx plan.json again.onnx --weights plan.npz
+  onnxprune plot report.json page.html
   onnxprune plot report.json figure.svg
+  onnxprune compare in.onnx out.onnx --data samples.npz --max-error 0.05
+  onnxprune bench in.onnx out.onnx --batch 1 8
   onnxprune inspect in.onnx
   onnxprune ops
+  onnxprune cache list
 
 Without --target, as much is pruned as keeps the outputs' relative error small on samples that the
 weights were not fitted on. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
@@ -48,17 +63,24 @@ def parser() -> argparse.ArgumentParser:
         prog="onnxprune",
         usage="onnxprune IN OUT --calib DATA [--target KEY=VALUE ...] [options]\n"
         "       onnxprune --help",
-        description="Make a trained ONNX model smaller and dense, without fine-tuning.",
+        description="Make a trained ONNX model smaller and dense, without fine-tuning.\n\n"
+        + listed(),
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="IN", type=Path, help="the trained model")
     parser.add_argument("output", metavar="OUT", type=Path, help="where the pruned model goes")
+    add_run(parser)
+    _add_outputs(parser)
+    return parser
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Enter the flags that say how to prune; all commands that prune, or would, have them."""
     parser.add_argument(
         "--calib",
         metavar="DATA",
-        help="unlabelled samples: .npz, .npy, a folder of them, a folder of images, "
-        "or file.py:function",
+        help=f"unlabelled samples: {shared.SOURCES}",
     )
     parser.add_argument(
         "--statistics",
@@ -74,25 +96,15 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help=f"what the pruned model may cost; repeat for several that must all hold ({targets})",
     )
-    judging = parser.add_mutually_exclusive_group()
-    judging.add_argument(
-        "--eval",
-        metavar="FILE.py:FUNCTION",
-        help="judge models by function(predict) -> number, higher is better, where predict takes a "
-        "dictionary of input arrays and returns the list of outputs",
-    )
-    judging.add_argument(
-        "--labels",
-        metavar="FILE.npy",
-        help="judge models by their accuracy on the calibration samples, of these classes; "
-        "nothing is fitted to them",
+    shared.add_judging(
+        parser,
+        "judge models by their accuracy on the calibration samples, of these classes; nothing is "
+        "fitted to them",
     )
     _add_choices(parser)
     _add_refinement(parser)
     _add_timing(parser)
     add_images(parser)
-    _add_outputs(parser)
-    return parser
 
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
@@ -151,8 +163,14 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="drop residual sections as well, where that does less than narrowing",
     )
-    how.add_argument("--provider", choices=("cpu", "cuda", "tensorrt"), default="cpu")
-    how.add_argument("--num-samples", metavar="N", type=int, help="use a random subset of samples")
+    add_passes(how)
+
+
+def add_passes(how: argparse._ActionsContainer) -> None:
+    """Enter the flags that say how samples are run."""
+    defaults = Options()
+    shared.add_provider(how)
+    shared.add_num_samples(how)
     how.add_argument("--batch", metavar="N", type=int, default=defaults.batch)
     how.add_argument("--seed", metavar="N", type=int, default=defaults.seed)
     how.add_argument(
@@ -161,6 +179,27 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         type=arguments.memory,
         help="hold at most this much of statistics and activations, as 512MB or 2GB, and put the "
         "rest into temporary files; what onnxruntime needs comes on top (default: hold all)",
+    )
+    _add_cache(how)
+
+
+def _add_cache(how: argparse._ActionsContainer) -> None:
+    where = how.add_mutually_exclusive_group()
+    where.add_argument(
+        "--cache",
+        metavar="DIR",
+        type=Path,
+        help="keep statistics of the samples there, and find them again when the same model is "
+        f"pruned with the same samples, to another target say (default: ${FOLDER_VARIABLE}, if it "
+        "names a folder)",
+    )
+    where.add_argument("--no-cache", action="store_true", help="keep and find none")
+    how.add_argument(
+        "--cache-size",
+        metavar="SIZE",
+        type=arguments.memory,
+        default=Options().cache_size,
+        help="what is kept may take so much; what was used longest ago goes (default: 2GB)",
     )
 
 
@@ -185,19 +224,18 @@ def _add_refinement(parser: argparse.ArgumentParser) -> None:
         help=f"default: {Refine.optimizer}",
     )
     refining.add_argument(
+        "--refine-method",
+        choices=get_args(MethodName),
+        help=f"decorrelated: layers read uncorrelated inputs (default: {Refine.method})",
+    )
+    refining.add_argument(
         "--refine-blocks",
         metavar="WEIGHT",
         type=float,
         help="compare the outputs of residual blocks as well, with this weight (default: "
         f"{Refine.blocks:g})",
     )
-    refining.add_argument(
-        "--augment",
-        metavar="CHANGE",
-        action="append",
-        help="change the samples to train on at random: flip, crop=PIXELS, or file.py:function, a "
-        "function of a batch of arrays that returns one; repeat for several",
-    )
+    shared.add_augment(refining, "the samples to train on")
 
 
 def _add_timing(parser: argparse.ArgumentParser) -> None:
@@ -208,31 +246,52 @@ def _add_timing(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="samples in one run, where the model leaves that open (default: 1)",
     )
-    timing.add_argument(
-        "--threads",
-        metavar="N",
-        type=int,
-        default=Options().threads,
-        help="threads within one operator (default: 1)",
-    )
+    shared.add_threads(timing, Options().threads)
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("output")
-    out.add_argument("--report", metavar="FILE.json", type=Path, help="write the full record")
+    out.add_argument(
+        "--report",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="write the full record, FILE.json, or a page of it for a browser, FILE.html; repeat "
+        "for both",
+    )
     out.add_argument(
         "--plan",
         metavar="FILE.json",
         type=Path,
         help="write the plan, and the recovered weights beside it as FILE.npz, for `apply`",
     )
-    out.add_argument("--json", action="store_true", help="print the record instead of the table")
+    shared.add_json(out)
     add_loudness(out)
 
 
 def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     """Prune, write what was asked for, print the record and return the exit code."""
     configure_logging(given)
+    targets, settings = asked(parser, given)
+    _check_written(parser, given)
+    from onnxprune.api import prune  # the help and wrong usage do not pay for the import
+
+    result = prune(given.model, given.calib, targets, options=settings)
+    result.save(given.output)
+    report = result.report.called(given.typed)
+    _save_records(result, report, given)
+    if given.json:
+        print(json.dumps(report.to_dict(), indent=1))
+    elif not given.quiet:
+        print(report.table())
+    return 0
+
+
+def asked(
+    parser: argparse.ArgumentParser, given: argparse.Namespace
+) -> tuple[list[Target], Options]:
+    """The targets and settings that the flags state; what contradicts itself is wrong usage."""
     if not (given.calib or given.statistics):
         parser.error("the following arguments are required: --calib")
     try:
@@ -243,15 +302,13 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
             raise ValueError("--target drop needs --eval or --labels, which measure it")
     except (ValueError, CalibrationError) as error:
         parser.error(str(error))
-    _check_written(parser, given)
-    result = api.prune(given.model, given.calib, targets, options=settings)
-    result.save(given.output)
-    _save_records(result, given)
-    if given.json:
-        print(json.dumps(result.report.to_dict(), indent=1))
-    elif not given.quiet:
-        print(result.report.table())
-    return 0
+    return targets, settings
+
+
+def reads(given: argparse.Namespace) -> dict[str, Path]:
+    """What a file is -> the file, of all that the flags name to be read."""
+    files = {"--calib": given.calib, "--labels": given.labels, "--statistics": given.statistics}
+    return {"IN": given.model} | {flag: Path(name) for flag, name in files.items() if name}
 
 
 def options(given: argparse.Namespace) -> Options:
@@ -283,6 +340,8 @@ def options(given: argparse.Namespace) -> Options:
         labels=given.labels,
         refine=_refine(given),
         statistics=given.statistics,
+        cache="" if given.no_cache else given.cache,
+        cache_size=given.cache_size,
     )
 
 
@@ -291,6 +350,7 @@ def _refine(given: argparse.Namespace) -> Refine | None:
     details: dict[str, Any] = {
         "rate": given.refine_rate,
         "optimizer": given.refine_optimizer,
+        "method": given.refine_method,
         "blocks": given.refine_blocks,
         "augment": given.augment and tuple(given.augment),
     }
@@ -305,18 +365,23 @@ def _refine(given: argparse.Namespace) -> Refine | None:
 
 def _check_written(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     """Refuse before the work what could only fail, or overwrite something, after it."""
-    writes = {"OUT": given.output, "--report": given.report, "--plan": given.plan}
+    reports = {f"--report{f' {at}' * (at > 1)}": p for at, p in enumerate(given.report, start=1)}
+    writes = {"OUT": given.output, **reports, "--plan": given.plan}
     if given.plan:
         writes["--plan's weights"] = given.plan.with_suffix(".npz")
-    files = {"--calib": given.calib, "--labels": given.labels, "--statistics": given.statistics}
-    reads = {"IN": given.model} | {flag: Path(name) for flag, name in files.items() if name}
-    check_places(parser, reads, writes)
+    check_places(parser, reads(given), writes)
+    for path in given.report:
+        if path.suffix.lower() not in RECORDS:
+            parser.error(f"--report {path}: name a file that ends in {' or '.join(RECORDS)}")
 
 
-def _save_records(result: api.Result, given: argparse.Namespace) -> None:
+def _save_records(result: Result, report: Report, given: argparse.Namespace) -> None:
     try:
-        if given.report:
-            result.report.save(given.report)
+        for path in given.report:
+            if path.suffix.lower() == ".html":
+                write_page(SavedReport.of(report.to_dict()), path)
+            else:
+                report.save(path)
         if given.plan:
             result.plan.save(given.plan)
             result.weights.save(given.plan.with_suffix(".npz"))

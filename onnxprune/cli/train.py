@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from onnxprune.cli import arguments
+from onnxprune.cli import arguments, shared
 from onnxprune.cli.images import add_images, preprocessing
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
@@ -60,8 +60,7 @@ def _add_samples(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="DATA",
         required=True,
-        help="samples to learn from: .npz, .npy, a folder of them, a folder of images, or "
-        "file.py:function",
+        help=f"samples to learn from: {shared.SOURCES}",
     )
     samples.add_argument("--labels", metavar="FILE.npy", help="their classes, numbered from 0")
     samples.add_argument(
@@ -73,14 +72,7 @@ def _add_samples(parser: argparse.ArgumentParser) -> None:
         f"(default: {DEFAULTS.validation})",
     )
     samples.add_argument("--validation-labels", metavar="FILE.npy", help="their classes")
-    samples.add_argument(
-        "--augment",
-        metavar="CHANGE",
-        action="append",
-        default=[],
-        help="change batches at random: flip, crop=PIXELS, or file.py:function, a function of a "
-        "batch of arrays that returns one; repeat for several",
-    )
+    shared.add_augment(samples, "batches")
 
 
 def _share_or_source(text: str) -> float | str:
@@ -261,7 +253,7 @@ def options(given: argparse.Namespace) -> TrainOptions:
         weight_decay=given.weight_decay,
         smoothing=given.smoothing,
         clip=given.clip,
-        augment=tuple(given.augment),
+        augment=tuple(given.augment or ()),
         validation=given.validation,
         labels=given.labels,
         validation_labels=given.validation_labels,

@@ -16,22 +16,24 @@ same beside any training).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx
+import torch
+from torch import Tensor
 
 from onnxprune.errors import TrainingError
 from onnxprune.linear_map import FeatureSpec
 from onnxprune.plain_channels import plain_specs
 from onnxprune.train.decorrelating_rule import DecorrelatingRule
 from onnxprune.train.decorrelation_options import DecorrelationOptions
-from onnxprune.train.decorrelator import Decorrelator
+from onnxprune.train.decorrelator import Decorrelator, FusedWeight
 from onnxprune.train.layer_reading import Reading
 from onnxprune.train.layers import LinearLayer
 from onnxprune.train.loss_log import LossLog
 from onnxprune.train.method import Backpropagation, Changes, Step
-from onnxprune.train.network import NO_TAPS, TrainableNetwork
+from onnxprune.train.network import NO_TAPS, Taps, TrainableNetwork
 from onnxprune.train.observation import Observer, in_front_of_dropout
 from onnxprune.train.sampled_rows import RowSampler
 
@@ -57,8 +59,8 @@ def rule_of(options: DecorrelationOptions) -> DecorrelatingRule:
 class Decorrelation(Backpropagation):
     """Decorrelated backpropagation on a network, whose weights it substitutes.
 
-    Layers with more than ``MAX_FEATURES`` features, and those that share a weight with another one
-    in another way, keep R = I.
+    Layers with more than ``MAX_FEATURES`` features, those that share a weight with another one in
+    another way, and those whose weight is not trained, keep R = I.
 
     Args:
         network: the network.
@@ -79,11 +81,12 @@ class Decorrelation(Backpropagation):
         self._triangular = options.triangular
         self._observer = Observer(RowSampler(options.share, options.points))
         self.decorrelators: dict[str, Decorrelator] = {}
+        self._fused: dict[str, FusedWeight] = {}
         self._losses = LossLog()
         plain = plain_specs(model) if options.triangular else []
         sharers: dict[str, list[LinearLayer]] = {}
         for layer in network.linear_layers():
-            if options.selects(layer.node):
+            if options.selects(layer.node) and network.weights[layer.weight].requires_grad:
                 sharers.setdefault(layer.weight, []).append(layer)
         for layers in sharers.values():
             self._fuse(network, layers, plain)
@@ -110,20 +113,39 @@ class Decorrelation(Backpropagation):
             logger.info("%s reads %d features and is not decorrelated", name, first.features)
             return
         decorrelator = Decorrelator(layers[0].groups, first.features, self._rule).to(weight.device)
-        network.substitute(layers[0].weight, first.fused(decorrelator))
+        self._fused[layers[0].weight] = first.fused(decorrelator)
+        network.substitute(layers[0].weight, self._fused[layers[0].weight])
         self.decorrelators[name] = decorrelator
         for reading in readings:
             tensor = in_front_of_dropout(network.graph, reading.layer.input)
             self._observer.watch(tensor, name, reading.spec)
 
+    def taps(self) -> Taps:
+        """Taps that take rows of what the layers read."""
+        return self._observer.taps(NO_TAPS)
+
+    def learn(self, average: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> None:
+        """R moves, by the rows that were taken.
+
+        Args:
+            average: a tensor's mean over all processes that train together.
+        """
+        for name, rows in self._observer.taken().items():
+            self._losses.add(name, self.decorrelators[name].learn(rows, average).loss)
+
+    @torch.no_grad()
+    def absorb(self, network: TrainableNetwork) -> None:
+        """Take weights that R = I belongs to, to those with which R as it is computes the same."""
+        for name, fused in self._fused.items():
+            network.weights[name].copy_(fused.unfused(network.weights[name]))
+
     def before_forward(self, step: Step) -> Changes:
-        """Rows are taken of what the layers read."""
-        return Changes(taps=self._observer.taps(NO_TAPS))
+        """Rows are taken."""
+        return Changes(taps=self.taps())
 
     def after_step(self, step: Step) -> None:
         """R moves."""
-        for name, rows in self._observer.taken().items():
-            self._losses.add(name, self.decorrelators[name].learn(rows, step.average).loss)
+        self.learn(step.average)
 
     def columns(self) -> Mapping[str, float]:
         """The decorrelation loss of every layer, mean over the steps since the last call.

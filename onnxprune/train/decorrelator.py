@@ -97,13 +97,20 @@ class FusedWeight(torch.nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight the layer uses, of the shape of W."""
-        transform = self.decorrelator.transform
         with torch.autocast(weight.device.type, enabled=False):
-            outputs_first = weight.T if self._inputs_first else weight
-            matrices = self._spread(outputs_first)
-            mixed = (matrices.mT @ transform[:, None].to(weight.dtype)).mT
-            fused = self._joined(mixed).reshape(outputs_first.shape)
-            return fused.T if self._inputs_first else fused
+            return self._times(weight, self.decorrelator.transform)
+
+    def unfused(self, weight: Tensor) -> Tensor:
+        """The W with which the layer uses this weight."""
+        inverse = torch.linalg.inv(self.decorrelator.transform.double())
+        return self._times(weight.double(), inverse).to(weight.dtype)
+
+    def _times(self, weight: Tensor, transform: Tensor) -> Tensor:
+        outputs_first = weight.T if self._inputs_first else weight
+        matrices = self._spread(outputs_first)
+        mixed = (matrices.mT @ transform[:, None].to(weight.dtype)).mT
+        product = self._joined(mixed).reshape(outputs_first.shape)
+        return product.T if self._inputs_first else product
 
     def _spread(self, weight: Tensor) -> Tensor:
         """W, outputs first, as an array of shape (parts, outputs, features, stack)."""
