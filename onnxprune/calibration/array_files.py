@@ -37,16 +37,23 @@ class NpyFile:
         path: the file.
         count: number of samples.
         name: the input the array belongs to.
+        shape: the array's.
     """
 
     path: Path
     count: int
     name: str
+    shape: tuple[int, ...]
 
     @property
     def where(self) -> str:
         """The file's path."""
         return str(self.path)
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Input name -> shape of its array."""
+        return {self.name: self.shape}
 
     def load(self) -> Mapping[str, Array]:
         """Input name -> memory-mapped array."""
@@ -62,11 +69,13 @@ class NpzFile:
         path: the file.
         count: number of samples.
         keys: input name -> key in the file.
+        shapes: input name -> shape of its array.
     """
 
     path: Path
     count: int
     keys: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
 
     @property
     def where(self) -> str:
@@ -95,7 +104,7 @@ def _open_npy(path: Path, inputs: Sequence[InputSpec]) -> NpyFile:
         start = stream.tell()
     count = count_samples(spec, shape, dtype, str(path))
     _check_size(path, shape, dtype, path.stat().st_size - start)
-    return NpyFile(path, count, spec.name)
+    return NpyFile(path, count, spec.name, shape)
 
 
 def _open_npz(path: Path, inputs: Sequence[InputSpec]) -> NpzFile:
@@ -113,22 +122,23 @@ def _open_npz(path: Path, inputs: Sequence[InputSpec]) -> NpzFile:
         else:
             check_names(members, inputs, str(path))
             keys = {spec.name: spec.name for spec in inputs}
-        counts = {
-            spec.name: _count_member(path, archive, members[keys[spec.name]], spec)
-            for spec in inputs
-        }
-    return NpzFile(path, same_count(counts, str(path)), keys)
+        shapes, counts = {}, {}
+        for spec in inputs:
+            member = members[keys[spec.name]]
+            shapes[spec.name], counts[spec.name] = _count_member(path, archive, member, spec)
+    return NpzFile(path, same_count(counts, str(path)), keys, shapes)
 
 
 def _count_member(
     path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, spec: InputSpec
-) -> int:
+) -> tuple[tuple[int, ...], int]:
+    """Shape of a member, and how many samples it holds."""
     with archive.open(member) as stream:
         shape, dtype = _read_header(stream)
         start = stream.tell()
     count = count_samples(spec, shape, dtype, str(path))
     _check_size(path, shape, dtype, member.file_size - start)
-    return count
+    return shape, count
 
 
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

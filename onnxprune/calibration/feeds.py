@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 SUMMARY_BATCH = 8
 
+Shapes = tuple[tuple[int, ...], ...]
+"""The shapes of a sample's arrays, without the sample axis, in the order of the inputs."""
+
 
 class SampleStore(Protocol):
     """Single samples by index, read one at a time."""
@@ -24,6 +27,13 @@ class SampleStore(Protocol):
 
     def read(self, index: int) -> Feed:
         """Sample ``index``: input name -> array without the sample axis, in the input's type."""
+
+    def shapes(self, index: int) -> Shapes:
+        """The shapes of sample ``index``; cheap once ``check`` has seen it."""
+
+    @property
+    def images(self) -> bool:
+        """Whether pixels become values, as preprocessing says."""
 
     def check(self, indices: IndexArray) -> None:
         """Raise now what reading these samples would raise later, within bounded memory."""
@@ -98,6 +108,23 @@ class Calibration:
             return (_stacked(run) for run in _runs(samples, batch_size))
         return self._full_batches(samples, self.batch_extent)
 
+    def shapes(self, index: int) -> Shapes:
+        """The shapes of a sample's arrays."""
+        return self._store.shapes(int(self._selected[index]))
+
+    def by_shape(self, indices: IndexArray) -> list[IndexArray]:
+        """The given samples in parts of equal shapes, each part in their order."""
+        parts: dict[Shapes, list[int]] = {}
+        for index in indices.tolist():
+            parts.setdefault(self.shapes(index), []).append(index)
+        return [np.array(part, dtype=np.int64) for part in parts.values()]
+
+    def typical(self, indices: IndexArray) -> int:
+        """The first of the given samples whose shapes are the most common ones of all."""
+        parts = self.by_shape(np.arange(len(self), dtype=np.int64))
+        common = sorted(parts, key=len, reverse=True)
+        return next(int(i) for part in common for i in indices if i in part)
+
     def _full_batches(self, samples: Iterable[Feed], size: int) -> Iterator[Feed]:
         full, left_out = 0, 0
         for run in _runs(samples, size):
@@ -120,7 +147,8 @@ class Calibration:
 
         The figures are those of the first batch (at most 8 samples, or the model's fixed batch).
         """
-        first = np.arange(min(len(self), self.batch_extent or SUMMARY_BATCH), dtype=np.int64)
+        parts = self.by_shape(np.arange(len(self), dtype=np.int64))
+        first = parts[0][: self.batch_extent or SUMMARY_BATCH]
         feed = next(self.batches(first, SUMMARY_BATCH))
         noun = "sample" if len(self) == 1 else "samples"
         lines = [f"{len(self)} {noun}: {self._store.describe()}"]

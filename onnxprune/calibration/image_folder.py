@@ -10,7 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from onnxprune.arrays import Feed, IndexArray
-from onnxprune.calibration.preprocessing import ImageTransform
+from onnxprune.calibration.feeds import Shapes
+from onnxprune.calibration.image_transform import ImageTransform
 from onnxprune.errors import CalibrationError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -30,19 +31,32 @@ class ImageStore:
         self._paths = paths
         self._transform = transform
 
+        self._shapes: dict[int, Shapes] = {}
+
     def __len__(self) -> int:
         return len(self._paths)
+
+    @property
+    def images(self) -> bool:
+        """They are."""
+        return True
 
     def read(self, index: int) -> Feed:
         """Sample ``index``: the input's name -> array of shape (c, h, w) or (h, w, c)."""
         with self._image(index) as image:
             return {self._transform.spec.name: self._transform(image)}
 
+    def shapes(self, index: int) -> Shapes:
+        """The shape of sample ``index``; at most the header is read."""
+        if index not in self._shapes:
+            with self._image(index) as image:
+                self._shapes[index] = (self._transform.shape(image),)
+        return self._shapes[index]
+
     def check(self, indices: IndexArray) -> None:
         """Read the headers; nothing is decoded."""
         for index in indices:
-            with self._image(int(index)):
-                pass
+            self.shapes(int(index))
 
     def describe(self) -> str:
         """What the samples are, for people."""

@@ -88,6 +88,13 @@ def check_names(found: Iterable[object], inputs: Sequence[InputSpec], where: str
     )
 
 
+def check_holds(found: Iterable[object], inputs: Sequence[InputSpec], where: str) -> None:
+    """Refuse arrays that lack one of the inputs; others may lie beside them."""
+    names = list(found)
+    if any(spec.name not in names for spec in inputs):
+        check_names(names, inputs, where)
+
+
 def _listed(names: Iterable[object]) -> str:
     return ", ".join(repr(name) for name in names)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,14 +13,32 @@ from onnxprune.arrays import Array, IndexArray
 from onnxprune.calibration.array_files import open_stack
 from onnxprune.calibration.feeds import Calibration, SampleStore
 from onnxprune.calibration.image_folder import IMAGE_SUFFIXES, ImageStore
-from onnxprune.calibration.input_spec import InputSpec, batch_extent
-from onnxprune.calibration.preprocessing import FLAGS, Preprocessing, image_transform
+from onnxprune.calibration.image_transform import image_transform
+from onnxprune.calibration.input_spec import InputSpec, batch_extent, check_names
+from onnxprune.calibration.joined import JoinedStore
+from onnxprune.calibration.preprocessing import FLAGS, Preprocessing
 from onnxprune.calibration.script import stacks_from_script
 from onnxprune.calibration.stacks import StackStore, stacks_from_python
 from onnxprune.errors import CalibrationError
 
-CalibrationSource = str | Path | Array | Mapping[str, Array] | Iterable[Mapping[str, Array]]
-"""A path, or samples in memory; onnxruntime's CalibrationDataReader is an iterable, too."""
+
+class Reader(Protocol):
+    """As onnxruntime's CalibrationDataReader."""
+
+    def get_next(self) -> Any:
+        """The next sample or batch; None at the end."""
+
+
+CalibrationSource = (
+    str
+    | Path
+    | Array
+    | Mapping[str, Any]
+    | Iterable[Any]
+    | Reader
+    | tuple[Iterable[Any] | Reader, Callable[[Any], Any]]
+)
+"""A path, samples in memory, a stream of samples, or for every input one of these."""
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 ACCEPTED = (
@@ -48,18 +67,26 @@ def load_calibration(
             * a folder of either, searched with its subfolders and sorted by name;
             * a folder of images, likewise; it needs ``preprocessing``;
             * ``file.py:function``, a function that yields dictionaries of arrays;
-            * a dictionary of arrays, an iterable of dictionaries, or one array.
+            * one array, or a dictionary of arrays;
+            * a stream that yields dictionaries, arrays, or tuples of arrays in the order of the
+              model's inputs (what follows them, such as labels, is left out): any iterable, such
+              as a DataLoader of PyTorch or a Dataset of TensorFlow, an onnxruntime
+              CalibrationDataReader, an ``nncf.Dataset``, or a pair (iterable, transform). Streams
+              are read to their end, or until they have given ``num_samples``;
+            * a dictionary with the path of one of the above for every input.
 
-            Arrays hold samples along axis 0, or one sample without that axis.
+            Arrays hold samples along axis 0, or one sample without that axis; tensors of other
+            libraries are arrays.
         inputs: the model's inputs.
         preprocessing: how pixels become values; for image folders only.
-        num_samples: use a random subset of this size; all if there are fewer.
+        num_samples: use a random subset of this size; all if there are fewer. Of a stream the
+            first ones.
         seed: of the random subset.
     """
     if num_samples is not None and num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, not {num_samples}")
     batch_extent(inputs)  # before anything is read: inputs without a common sample axis
-    store = _open(source, inputs, preprocessing)
+    store = _open(source, inputs, preprocessing, num_samples)
     selected = _subset(len(store), num_samples, seed)
     store.check(selected)
     return Calibration(store, inputs, selected)
@@ -73,21 +100,50 @@ def _subset(length: int, num_samples: int | None, seed: int) -> IndexArray:
 
 
 def _open(
-    source: CalibrationSource, inputs: Sequence[InputSpec], preprocessing: Preprocessing | None
+    source: CalibrationSource,
+    inputs: Sequence[InputSpec],
+    preprocessing: Preprocessing | None,
+    most: int | None,
 ) -> SampleStore:
-    if not isinstance(source, str | Path):
-        name = f"the {type(source).__name__} given"
-        store: SampleStore = StackStore(stacks_from_python(source, inputs, name), inputs, name)
-    elif Path(source).is_dir():
-        store = _open_folder(Path(source), inputs, preprocessing)
+    if isinstance(source, Mapping) and any(isinstance(s, str | Path) for s in source.values()):
+        store: SampleStore = _open_each(source, inputs, preprocessing, most)
     else:
-        store = _open_file(Path(source), inputs)
-    if preprocessing is not None and not isinstance(store, ImageStore):
+        store = _open_one(source, inputs, preprocessing, most)
+    if preprocessing is not None and not store.images:
         raise CalibrationError(
             f"{FLAGS} describe images, but the samples are {store.describe()}, which are taken as "
             "they are; leave the flags away."
         )
     return store
+
+
+def _open_each(
+    sources: Mapping[str, Any],
+    inputs: Sequence[InputSpec],
+    preprocessing: Preprocessing | None,
+    most: int | None,
+) -> JoinedStore:
+    """Every input from a source of its own."""
+    where = "the sources given"
+    check_names(sources, inputs, where)
+    stores = {
+        spec.name: _open_one(sources[spec.name], [spec], preprocessing, most) for spec in inputs
+    }
+    return JoinedStore(stores, where)
+
+
+def _open_one(
+    source: CalibrationSource,
+    inputs: Sequence[InputSpec],
+    preprocessing: Preprocessing | None,
+    most: int | None,
+) -> SampleStore:
+    if not isinstance(source, str | Path):
+        name = f"the {type(source).__name__} given"
+        return StackStore(stacks_from_python(source, inputs, name, most), inputs, name)
+    if Path(source).is_dir():
+        return _open_folder(Path(source), inputs, preprocessing)
+    return _open_file(Path(source), inputs, most)
 
 
 def _open_folder(
@@ -99,12 +155,12 @@ def _open_folder(
     return StackStore([open_stack(file, inputs) for file in files], inputs, str(folder))
 
 
-def _open_file(path: Path, inputs: Sequence[InputSpec]) -> StackStore:
+def _open_file(path: Path, inputs: Sequence[InputSpec], most: int | None) -> StackStore:
     script, _, function = str(path).rpartition(":")
     if script.endswith(".py"):
         if not Path(script).is_file():
             raise CalibrationError(f"{script}: no such file; expected {ACCEPTED}.")
-        stacks = stacks_from_script(Path(script), function, inputs)
+        stacks = stacks_from_script(Path(script), function, inputs, most)
         return StackStore(stacks, inputs, str(path))
     if not path.exists():
         raise CalibrationError(f"{path}: no such file or folder; expected {ACCEPTED}.")

@@ -13,6 +13,7 @@ from onnxprune.cli import arguments
 from onnxprune.cli.images import add_images, preprocessing
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
+from onnxprune.cli.samples import add_samples, paths_of
 from onnxprune.criteria import CRITERIA, Settings
 from onnxprune.criteria.orders import ORDERS
 from onnxprune.criteria.protocol import Moments
@@ -54,12 +55,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", metavar="IN", type=Path, help="the trained model")
     parser.add_argument("output", metavar="OUT", type=Path, help="where the pruned model goes")
-    parser.add_argument(
-        "--calib",
-        metavar="DATA",
-        help="unlabelled samples: .npz, .npy, a folder of them, a folder of images, "
-        "or file.py:function",
-    )
+    add_samples(parser)
     parser.add_argument(
         "--statistics",
         metavar="FILE.npz",
@@ -308,8 +304,10 @@ def _check_written(parser: argparse.ArgumentParser, given: argparse.Namespace) -
     writes = {"OUT": given.output, "--report": given.report, "--plan": given.plan}
     if given.plan:
         writes["--plan's weights"] = given.plan.with_suffix(".npz")
-    files = {"--calib": given.calib, "--labels": given.labels, "--statistics": given.statistics}
+    files = {"--labels": given.labels, "--statistics": given.statistics}
     reads = {"IN": given.model} | {flag: Path(name) for flag, name in files.items() if name}
+    paths = paths_of(given.calib)
+    reads |= {f"--calib {path}" if len(paths) > 1 else "--calib": path for path in paths}
     check_places(parser, reads, writes)
 
 

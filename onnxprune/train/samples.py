@@ -19,7 +19,7 @@ from onnxprune.calibration import (
     Preprocessing,
     load_calibration,
 )
-from onnxprune.calibration.feeds import SampleStore
+from onnxprune.calibration.feeds import SampleStore, Shapes
 from onnxprune.calibration.image_folder import IMAGE_SUFFIXES
 from onnxprune.calibration.sources import sample_files
 from onnxprune.errors import TrainingError
@@ -130,6 +130,15 @@ class _Labelled:
         """The sample and its class."""
         label: Array = self.labels[index]
         return self.inner.read(index) | {LABELS: np.asarray(label)}
+
+    def shapes(self, index: int) -> Shapes:
+        """Those of the sample, and of its class."""
+        return (*self.inner.shapes(index), ())
+
+    @property
+    def images(self) -> bool:
+        """As the store."""
+        return self.inner.images
 
     def check(self, indices: IndexArray) -> None:
         """As the store does."""
