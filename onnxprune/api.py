@@ -35,7 +35,7 @@ from onnxprune.choice import Choice, Chooser
 from onnxprune.cost import cost_model, parameter_count
 from onnxprune.executor import Executor, InProcess
 from onnxprune.groups import find_groups
-from onnxprune.inputs import learnt_statistics, open_samples
+from onnxprune.inputs import learnt_statistics, mask_of, open_samples
 from onnxprune.latency_cost import latency_cost
 from onnxprune.measurement import Judge, Measured, judge_of, require_sense
 from onnxprune.model import file_bytes, load, pending
@@ -153,6 +153,7 @@ class Pruner:
         samples = open_samples(self._original, calibration, options, self._learnt)
         logger.info("%s", samples.summary())
         self._samples = samples
+        self._mask = mask_of(self._canonical, samples, options.mask)
         extent = samples.batch_extent or 1
         self._parts = split(len(samples), options.seed, batch_extent=extent)
         if options.refine is not None:
@@ -177,6 +178,7 @@ class Pruner:
             options,
             self._executor,
             self._learnt,
+            self._mask,
         )
 
     @cached_property
@@ -321,7 +323,9 @@ class Pruner:
     def _judge(self) -> Judge:
         macs = round(float(self._cost.macs(self._scope.sizes)))
         samples, parts = self._samples, self._parts
-        return judge_of(self._original, macs, samples, parts, self._options, self._executor)
+        return judge_of(
+            self._original, macs, samples, parts, self._options, self._executor, self._mask
+        )
 
     def _predicted_latency(self) -> Costs:
         return latency_cost(

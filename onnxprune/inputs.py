@@ -9,6 +9,7 @@ from onnxprune.calibration import Calibration, CalibrationSource, InputSpec, loa
 from onnxprune.errors import CalibrationError, UnsupportedModelError
 from onnxprune.options import Options
 from onnxprune.rewrite import digest
+from onnxprune.row_mask import RowMask
 from onnxprune.saved_moments import SavedMoments
 
 
@@ -69,6 +70,24 @@ def open_samples(
         num_samples=options.num_samples,
         seed=options.seed,
     )
+
+
+def mask_of(canonical: onnx.ModelProto, samples: Calibration, name: str | None) -> RowMask | None:
+    """The mask among the inputs, checked on all samples; None where there is none.
+
+    Raises:
+        CalibrationError: it is no mask of this model, or blanks a sample out.
+    """
+    if name is None:
+        return None
+    mask = RowMask.of(canonical, name)
+    for number, index in enumerate(samples.selected.tolist()):
+        if not samples.store.read(index)[name].any():
+            raise CalibrationError(
+                f"--mask {name}: all of sample {number} is masked; leave such samples out, or "
+                "check whether 0 stands for padding in this mask, as it has to"
+            )
+    return mask
 
 
 def input_specs(model: onnx.ModelProto) -> list[InputSpec]:

@@ -20,6 +20,7 @@ from onnxprune.metric import Metric, metric_of
 from onnxprune.model import file_bytes
 from onnxprune.options import Options
 from onnxprune.report import Footprint
+from onnxprune.row_mask import RowMask
 from onnxprune.runtime import Session
 from onnxprune.study import Batches
 from onnxprune.target import Target
@@ -57,6 +58,7 @@ class Judge:
         options: settings.
         executor: where batches run.
         metric: the user's metric.
+        mask: says which positions of outputs count; None for all.
     """
 
     original: onnx.ModelProto
@@ -67,6 +69,7 @@ class Judge:
     options: Options
     executor: Executor
     metric: Metric | None
+    mask: RowMask | None = None
 
     @cached_property
     def before(self) -> Footprint:
@@ -85,7 +88,12 @@ class Judge:
             ValidationError: it does not run, or its outputs are not numbers.
         """
         outputs = compare(
-            self.original, pruned, self.held_out, self.executor, self.options.provider
+            self.original,
+            pruned,
+            self.held_out,
+            self.executor,
+            self.options.provider,
+            self.mask,
         )
         for output in outputs:
             if not output.relative_error < float("inf"):
@@ -183,6 +191,7 @@ def judge_of(
     split: Split,
     options: Options,
     executor: Executor,
+    mask: RowMask | None = None,
 ) -> Judge:
     """The judge of pruned models.
 
@@ -201,4 +210,4 @@ def judge_of(
     repeats = 1 if fixed is not None else wanted or 1
     timed = {name: np.repeat(array, repeats, axis=0) for name, array in sample.items()}
     metric = metric_of(options.evaluate, options.labels, samples, split, options.batch)
-    return Judge(original, macs, held_out, sample, timed, options, executor, metric)
+    return Judge(original, macs, held_out, sample, timed, options, executor, metric, mask)

@@ -67,6 +67,9 @@ class Options:
             comes on top. None for no limit.
         seed: of every random choice.
         preprocessing: how image files become inputs.
+        mask: name of the input that says which positions of a sample count, of shape (samples,
+            positions) and zero where there is padding: rows of padding are left out of all
+            statistics, and of outputs that have positions. None where all count.
         progress: whether long stages show a bar.
         latency: whether latency is measured for the report.
         latency_batch: samples in the feed that is timed; None for one, or for the batch size the
@@ -101,6 +104,7 @@ class Options:
     max_memory: int | None = None
     seed: int = 0
     preprocessing: Preprocessing | None = None
+    mask: str | None = None
     progress: bool = False
     latency: bool = True
     latency_batch: int | None = None
@@ -130,6 +134,10 @@ class Options:
             raise ValueError(f"max_memory must not be negative, but is {self.max_memory}")
         if self.evaluate is not None and self.labels is not None:
             raise ValueError("evaluate and labels are two ways to judge a model; give one")
+        if self.mask is not None and self.refine is not None:
+            raise ValueError(
+                "refining does not leave masked positions out; give a mask or refine, not both"
+            )
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, but is {self.seed}")
         _check_pattern(self.include)

@@ -151,6 +151,7 @@ def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
         "refine": None if options.refine is None else options.refine.settings(),
         "provider": options.provider,
         "num_samples": options.num_samples,
+        "mask": options.mask,
         "batch": options.batch,
         "threads": options.threads,
         "latency_batch": options.latency_batch,

@@ -31,6 +31,7 @@ from onnxprune.problems import (
 )
 from onnxprune.progress import shown
 from onnxprune.recovery import FixedRidge, LeastSquares, NoRecovery, Recovery
+from onnxprune.row_mask import RowMask
 from onnxprune.saved_moments import SavedMoments
 from onnxprune.scope import Scope
 from onnxprune.statistics import collect, sums_bytes
@@ -76,6 +77,7 @@ class Study(Scope):
         recovery: how consumers are refitted in the end.
         trial_recovery: how they are in trials.
         max_features: consumers that read more features are stacked (see ``problems``).
+        mask: says which positions count; None for all.
     """
 
     canonical: onnx.ModelProto
@@ -86,6 +88,7 @@ class Study(Scope):
     recovery: Recovery
     trial_recovery: Recovery
     max_features: int = MAX_FEATURES
+    mask: RowMask | None = None
 
     @cached_property
     def full_size(self) -> FullSize:
@@ -122,6 +125,7 @@ def study(
     options: Options,
     executor: Executor,
     learnt: SavedMoments | None = None,
+    mask: RowMask | None = None,
 ) -> Study:
     """Collect the statistics of all consumers, if none were learnt, and rank all channels."""
     network, groups = scope.network, scope.groups
@@ -132,7 +136,7 @@ def study(
     recover = not isinstance(recovery, NoRecovery)
     contractions = contraction_views(canonical, network, groups, recover=recover)
     layers = observed(
-        canonical, {**views, **contractions}, samples, split, options, executor, learnt
+        canonical, {**views, **contractions}, samples, split, options, executor, learnt, mask
     )
     criterion = options.make_criterion()
     return Study(
@@ -148,6 +152,7 @@ def study(
         QUICK_RECOVERY if isinstance(recovery, LeastSquares) else recovery,
         max_features=max_features,
         sections=scope.sections,
+        mask=mask,
     )
 
 
@@ -159,6 +164,7 @@ def observed(
     options: Options,
     executor: Executor,
     learnt: SavedMoments | None = None,
+    mask: RowMask | None = None,
 ) -> ProblemStore:
     """The problems of these layers; under a limit of memory, collected some layers at a time.
 
@@ -175,9 +181,11 @@ def observed(
             known = learnt.of(name, view.specs)
             layers.add(name, view.problems(known, known))
         return layers
+    if mask is not None:
+        mask.check_follows(spec for view in views.values() for spec in view.specs)
     for names in passes(canonical, views, None if limit is None else limit // 4):
         specs = [spec for name in names for spec in views[name].specs]
-        grams = observe(canonical, specs, samples, split, options, executor)
+        grams = observe(canonical, specs, samples, split, options, executor, mask)
         for name in names:
             layers.add(name, views[name].problems(*grams))
     return layers
@@ -211,6 +219,7 @@ def observe(
     split: Split,
     options: Options,
     executor: Executor,
+    mask: RowMask | None = None,
 ) -> tuple[dict[FeatureSpec, Gram], dict[FeatureSpec, Gram]]:
     """The Grams of these features: a pass over the samples to fit on, one over those to tune on."""
     fit, tune = (
@@ -222,6 +231,7 @@ def observe(
             seed=options.seed + number,
             executor=executor,
             provider=options.provider,
+            mask=mask,
         )
         for number, indices in enumerate((split.fit, split.tune))
     )

@@ -13,6 +13,7 @@ from onnxprune.arrays import Array, Feed
 from onnxprune.comparison import OutputDistance, distances, is_numeric
 from onnxprune.errors import OnnxPruneError, ValidationError
 from onnxprune.executor import Executor, InProcess
+from onnxprune.row_mask import RowMask, add_counted
 from onnxprune.runtime import ModelSource, Provider, Session
 from onnxprune.stand_ins import with_stand_ins
 
@@ -108,6 +109,7 @@ def compare(
     batches: Iterable[Feed],
     executor: Executor | None = None,
     provider: Provider = "cpu",
+    mask: RowMask | None = None,
 ) -> list[OutputDistance]:
     """How far the outputs of two models are apart on some samples, for each output.
 
@@ -117,6 +119,7 @@ def compare(
         batches: samples.
         executor: where the batches run; by default here, one after the other.
         provider: onnxruntime provider.
+        mask: says which positions of outputs count; None for all.
 
     Returns:
         One distance for every output that is an array of numbers.
@@ -134,7 +137,7 @@ def compare(
         feed, (reference, outputs) = partial
         total = total or distances(names, reference, feed)
         for distance, before, after in zip(total, reference, outputs, strict=True):
-            distance.add(before, after)
+            add_counted(distance, before, after, mask, None if mask is None else feed[mask.name])
         return total
 
     empty: list[OutputDistance] = []

@@ -149,6 +149,12 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--provider", choices=("cpu", "cuda", "tensorrt"), default="cpu")
     how.add_argument("--num-samples", metavar="N", type=int, help="use a random subset of samples")
+    how.add_argument(
+        "--mask",
+        metavar="NAME",
+        help="the input that is 0 where a position is padding, as attention_mask: padding counts "
+        "in no statistics, nor in outputs that have positions",
+    )
     how.add_argument("--batch", metavar="N", type=int, default=defaults.batch)
     how.add_argument("--seed", metavar="N", type=int, default=defaults.seed)
     how.add_argument(
@@ -268,6 +274,7 @@ def options(given: argparse.Namespace) -> Options:
         sections=given.sections,
         provider=given.provider,
         num_samples=given.num_samples,
+        mask=given.mask,
         batch=given.batch,
         seed=given.seed,
         max_memory=given.max_memory,
