@@ -74,6 +74,8 @@ class Options:
         latency: whether latency is measured for the report.
         latency_batch: samples in the feed that is timed; None for one, or for the batch size the
             model is fixed to.
+        latency_shape: input name -> shape of the feed that is timed, batch included, where samples
+            differ; None for the most common one.
         threads: threads within one operator while latency is measured.
         evaluate: judges a model by a function of what it predicts, or ``file.py:function``;
             higher is better.
@@ -108,6 +110,7 @@ class Options:
     progress: bool = False
     latency: bool = True
     latency_batch: int | None = None
+    latency_shape: Mapping[str, tuple[int, ...]] | None = None
     threads: int = 1
     evaluate: str | UserMetric | None = None
     labels: Labels | None = None

@@ -155,6 +155,7 @@ def _settings(targets: Sequence[Target], options: Options) -> dict[str, object]:
         "batch": options.batch,
         "threads": options.threads,
         "latency_batch": options.latency_batch,
+        "latency_shape": options.latency_shape and dict(options.latency_shape),
         "seed": options.seed,
         "versions": {name: version(name) for name in ("onnxprune", "onnx", "numpy", "scipy")},
     }

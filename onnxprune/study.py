@@ -47,6 +47,8 @@ FEW_ROWS = 5
 class Batches:
     """Some of the samples in batches, as often as they are asked for.
 
+    Samples of equal shapes are together, those of the most common shapes first.
+
     Attributes:
         samples: all samples.
         indices: which of them.
@@ -58,10 +60,19 @@ class Batches:
     size: int
 
     def __iter__(self) -> Iterator[Feed]:
-        return self.samples.batches(self.indices, self.size)
+        parts = self._parts
+        order = np.concatenate(parts) if parts else self.indices
+        return self.samples.batches(order, self.size)
 
     def __len__(self) -> int:
-        return -(-self.indices.size // (self.samples.batch_extent or self.size))
+        fixed = self.samples.batch_extent
+        if fixed is not None:  # what does not fill a batch is left out
+            return sum(part.size // fixed for part in self._parts)
+        return sum(-(-part.size // self.size) for part in self._parts)
+
+    @cached_property
+    def _parts(self) -> list[IndexArray]:
+        return self.samples.by_shape(self.indices)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -108,22 +110,22 @@ class Calibration:
             return (_stacked(run) for run in _runs(samples, batch_size))
         return self._full_batches(samples, self.batch_extent)
 
-    def shapes(self, index: int) -> Shapes:
-        """The shapes of a sample's arrays."""
-        return self._store.shapes(int(self._selected[index]))
-
     def by_shape(self, indices: IndexArray) -> list[IndexArray]:
-        """The given samples in parts of equal shapes, each part in their order."""
-        parts: dict[Shapes, list[int]] = {}
-        for index in indices.tolist():
-            parts.setdefault(self.shapes(index), []).append(index)
-        return [np.array(part, dtype=np.int64) for part in parts.values()]
+        """The given samples in parts of equal shapes, each part in their order.
 
-    def typical(self, indices: IndexArray) -> int:
-        """The first of the given samples whose shapes are the most common ones of all."""
-        parts = self.by_shape(np.arange(len(self), dtype=np.int64))
-        common = sorted(parts, key=len, reverse=True)
-        return next(int(i) for part in common for i in indices if i in part)
+        Shapes that more of all samples have come first.
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        rank = self._shape_ranks[chosen]
+        return [chosen[rank == which] for which in np.unique(rank)]
+
+    @cached_property
+    def _shape_ranks(self) -> IndexArray:
+        """For every sample the place of its shapes among all, the most common first."""
+        shapes = [self._store.shapes(index) for index in self._selected.tolist()]
+        order = [shape for shape, _ in Counter(shapes).most_common()]
+        ranks = {shape: rank for rank, shape in enumerate(order)}
+        return np.array([ranks[shape] for shape in shapes], dtype=np.int64)
 
     def _full_batches(self, samples: Iterable[Feed], size: int) -> Iterator[Feed]:
         full, left_out = 0, 0

@@ -39,6 +39,12 @@ class InputSpec:
         # Some exporters write 0 or -1 where they mean "any".
         return tuple(d if isinstance(d, int) and d > 0 else None for d in self.shape)
 
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Whether an array of this shape, with the sample axis, can be fed."""
+        if len(shape) != len(self.shape) or min(shape, default=1) < 1:
+            return False
+        return all(fixed in (None, n) for fixed, n in zip(self.extents, shape, strict=True))
+
     def __str__(self) -> str:
         return f"{self.dtype} {format_shape(self.shape)}"
 

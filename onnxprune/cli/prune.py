@@ -211,6 +211,14 @@ def _add_timing(parser: argparse.ArgumentParser) -> None:
         help="samples in one run, where the model leaves that open (default: 1)",
     )
     timing.add_argument(
+        "--latency-shape",
+        metavar="NAME:SHAPE",
+        type=arguments.input_shape,
+        action="append",
+        help="an input's shape with its batch, as x:1x3x640x640, where samples differ; repeat for "
+        "several inputs (default: the most common one)",
+    )
+    timing.add_argument(
         "--threads",
         metavar="N",
         type=int,
@@ -281,6 +289,7 @@ def options(given: argparse.Namespace) -> Options:
         preprocessing=preprocessing(given),
         progress=not given.quiet,
         latency_batch=given.latency_batch,
+        latency_shape=dict(given.latency_shape) if given.latency_shape else None,
         threads=given.threads,
         evaluate=given.eval,
         labels=given.labels,
