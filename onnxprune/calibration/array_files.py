@@ -7,6 +7,7 @@ declared size is absurd is refused before anything is allocated.
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -141,6 +142,27 @@ def _count_member(
     return shape, count
 
 
+def npy_array(content: bytes, where: str) -> Array:
+    """The array in the bytes of an .npy file.
+
+    Args:
+        content: the whole file.
+        where: what to call it in messages.
+
+    Raises:
+        CalibrationError: it is damaged, or holds Python objects.
+    """
+    stream = io.BytesIO(content)
+    with _reading(where, ".npy"):
+        shape, dtype = _read_header(stream)
+        _check_size(where, shape, dtype, len(content) - stream.tell())
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects, which may be executable pickles")
+        stream.seek(0)
+        array: Array = np.load(stream, allow_pickle=False)
+        return array
+
+
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type of an array in .npy format; the stream is left where the values start."""
     version = np.lib.format.read_magic(stream)
@@ -153,7 +175,7 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, dtype
 
 
-def _check_size(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], held: int) -> None:
+def _check_size(path: Path | str, shape: tuple[int, ...], dtype: np.dtype[Any], held: int) -> None:
     # Python integers: the product in a forged header must not wrap around.
     declared = dtype.itemsize
     for extent in shape:
@@ -166,7 +188,7 @@ def _check_size(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], held: 
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Path | str, suffix: str | None = None) -> Iterator[None]:
     """Turn every way a damaged file can fail into an error that names it."""
     try:
         yield
@@ -182,6 +204,6 @@ def _reading(path: Path) -> Iterator[None]:
         zlib.error,
     ) as error:
         raise CalibrationError(
-            f"{path}: cannot be read as {path.suffix.lower()} ({error}); save it again with "
-            "numpy.save or numpy.savez (pickles are never loaded)."
+            f"{path}: cannot be read as {suffix or Path(path).suffix.lower()} ({error}); save it "
+            "again with numpy.save or numpy.savez (pickles are never loaded)."
         ) from error

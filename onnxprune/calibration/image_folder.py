@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from PIL import Image
 
@@ -65,17 +66,33 @@ class ImageStore:
     @contextmanager
     def _image(self, index: int) -> Iterator[Image.Image]:
         path = self._paths[index]
-        try:
-            with Image.open(path) as image:
-                yield image
-        except (
-            OSError,  # includes formats Pillow does not know and files that end early
-            SyntaxError,  # how Pillow reports some damaged PNG files
-            ValueError,
-            struct.error,
-            Image.DecompressionBombError,
-        ) as error:
-            raise CalibrationError(
-                f"{path}, input {self._transform.spec.name!r}: cannot be read as an 8-bit image "
-                f"({error}); repair it or take it out of the folder."
-            ) from error
+        with opened(path, str(path), self._transform.spec.name) as image:
+            yield image
+
+
+@contextmanager
+def opened(source: Path | IO[bytes], where: str, name: str) -> Iterator[Image.Image]:
+    """An image, and what goes wrong with it as an error that says where.
+
+    Args:
+        source: the file.
+        where: what to call it in messages.
+        name: the input it is for.
+
+    Raises:
+        CalibrationError: it is no image, or a damaged one.
+    """
+    try:
+        with Image.open(source) as image:
+            yield image
+    except (
+        OSError,  # includes formats Pillow does not know and files that end early
+        SyntaxError,  # how Pillow reports some damaged PNG files
+        ValueError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise CalibrationError(
+            f"{where}, input {name!r}: cannot be read as an 8-bit image ({error}); repair it or "
+            "leave it out."
+        ) from error

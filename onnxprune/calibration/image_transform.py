@@ -151,7 +151,7 @@ def image_transform(
     at = f"{where}, input {spec.name!r}"
     if preprocessing is None or preprocessing.is_empty:
         raise CalibrationError(
-            f"{at}: a folder of images needs to be told how pixels become values, "
+            f"{at}: images need to be told how pixels become values, "
             f"(pixel * scale - mean) / std; give --preset, or at least one of {FLAGS} "
             "(defaults of the others: "
             "mean 0, std 1, scale 1/255, layout and size of the model's input)."
@@ -207,8 +207,9 @@ def _image_input(inputs: Sequence[InputSpec], where: str) -> InputSpec:
         return spec
     found = ", ".join(f"{spec.name!r} {spec}" for spec in inputs)
     raise CalibrationError(
-        f"{where}: a folder of images feeds a model with one float or uint8 input of 4 axes, "
-        f"found {found}; preprocess the images yourself and save the inputs as .npz files."
+        f"{where}: images feed one float or uint8 input of 4 axes, found {found}; give the other "
+        "inputs as NAME=DATA of their own, or preprocess the images yourself and save the inputs "
+        "as .npz files."
     )
 
 

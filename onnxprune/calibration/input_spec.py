@@ -27,11 +27,13 @@ class InputSpec:
         name: the input's name.
         shape: one entry per axis: an int is a fixed extent, a str (symbol) or None is dynamic.
         dtype: the element type.
+        below: for whole numbers that index a table of the model, how many entries that has.
     """
 
     name: str
     shape: tuple[int | str | None, ...]
     dtype: np.dtype[Any]
+    below: int | None = None
 
     @property
     def extents(self) -> tuple[int | None, ...]:
@@ -136,6 +138,17 @@ def count_samples(spec: InputSpec, shape: tuple[int, ...], dtype: np.dtype[Any],
             f"{format_shape(spec.shape[1:])}; reshape, resize or transpose the samples to fit."
         )
     return count
+
+
+def one_sample(spec: InputSpec, values: Array, where: str) -> Array:
+    """An array that holds a single sample, without the sample axis, which may be there."""
+    count = count_samples(spec, values.shape, values.dtype, where)
+    if count != 1:
+        raise CalibrationError(
+            f"{where}, input {spec.name!r}: found {count} samples of shape "
+            f"{format_shape(values.shape[1:])}, expected one; divide them."
+        )
+    return values[0] if values.ndim == len(spec.shape) else values
 
 
 def same_count(counts: dict[str, int], where: str) -> int:
