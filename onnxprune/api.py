@@ -47,6 +47,7 @@ from onnxprune.refinement import Refine
 from onnxprune.refining import Refiner, require_refinable
 from onnxprune.report import Report
 from onnxprune.rewrite import apply, digest
+from onnxprune.sample_doubts import doubts
 from onnxprune.scope import Scope, prunable_groups
 from onnxprune.search import ROUNDS, Search, require_held
 from onnxprune.section_choice import droppable_sections, dropped, drops, prior_of, with_constants
@@ -154,6 +155,9 @@ class Pruner:
         logger.info("%s", samples.summary())
         self._samples = samples
         self._mask = mask_of(self._canonical, samples, options.mask)
+        self._doubts = doubts(self._original, samples, options.mask, options.provider)
+        for doubt in self._doubts:
+            logger.warning("warning: %s", doubt)
         extent = samples.batch_extent or 1
         self._parts = split(len(samples), options.seed, batch_extent=extent)
         if options.refine is not None:
@@ -213,7 +217,9 @@ class Pruner:
         if self._options.latency:
             timed = self._judge.timed_too(outcome.measured, outcome.pruned)
             outcome = replace(outcome, measured=timed)
-        report = describe(outcome, targets, self._parts, self._options, self._judge.metric)
+        report = describe(
+            outcome, targets, self._parts, self._options, self._judge.metric, self._doubts
+        )
         return Result(
             outcome.pruned,
             outcome.plan,

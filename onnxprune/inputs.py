@@ -7,6 +7,7 @@ import onnx
 
 from onnxprune.calibration import Calibration, CalibrationSource, InputSpec, load_calibration
 from onnxprune.errors import CalibrationError, UnsupportedModelError
+from onnxprune.index_limits import index_limits
 from onnxprune.options import Options
 from onnxprune.rewrite import digest
 from onnxprune.row_mask import RowMask
@@ -94,6 +95,7 @@ def input_specs(model: onnx.ModelProto) -> list[InputSpec]:
     """The graph inputs a caller has to feed: all but initializers."""
     initializers = {tensor.name for tensor in model.graph.initializer}
     specs = []
+    limits = index_limits(model)
     for value in model.graph.input:
         if value.name in initializers:
             continue
@@ -108,5 +110,6 @@ def input_specs(model: onnx.ModelProto) -> list[InputSpec]:
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
         if kind.elem_type == onnx.TensorProto.BFLOAT16:  # which NumPy lacks
             dtype = np.dtype(np.float32)
-        specs.append(InputSpec(value.name, shape, dtype))
+        below = limits.get(value.name) if dtype.kind in "iu" else None
+        specs.append(InputSpec(value.name, shape, dtype, below))
     return specs

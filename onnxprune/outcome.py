@@ -86,8 +86,18 @@ def describe(
     split: Split,
     options: Options,
     metric: Metric | None = None,
+    doubts: Sequence[str] = (),
 ) -> Report:
-    """Put everything about a run into one record."""
+    """Put everything about a run into one record.
+
+    Args:
+        outcome: what the stages made.
+        targets: what was asked for.
+        split: which samples were for what.
+        options: settings.
+        metric: the user's.
+        doubts: what is odd about the samples.
+    """
     measured = outcome.measured
     return Report(
         settings=_settings(targets, options),
@@ -101,7 +111,7 @@ def describe(
         share=outcome.choice.share,
         groups=_groups(outcome, options),
         frozen=_frozen(outcome),
-        notes=_notes(outcome, split) + _coarse(targets, options, split),
+        notes=[*doubts, *_notes(outcome, split), *_coarse(targets, options, split)],
         refinement=outcome.refinement,
     )
 

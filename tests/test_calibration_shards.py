@@ -145,6 +145,10 @@ def test_pickles_are_refused(tmp_path: Path) -> None:
         ({"a.npy": npy([[1, 2], [3, 4]])}, ["member 'a.npy'", "found 2 samples"]),
         ({"a.npy": npy([1, np.nan])}, ["member 'a.npy'", "NaN"]),
         ({"a.npy": npy([1, 2])[:-4]}, ["member 'a.npy'", "8 bytes", "holds 4"]),
+        (
+            {"a.npy": npy([1, 2]).replace(b"(2,), }", b"(2," + b"\xff" * 4)},
+            ["cannot be read as .npy"],
+        ),
         ({"a.npy": b"no array"}, ["member 'a.npy'", "cannot be read as .npy"]),
         ({"a.npy": npy([1, 2]), "a.x.npy": npy([1, 2])}, ["'a' holds input 'x' twice"]),
     ],

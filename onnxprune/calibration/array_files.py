@@ -8,6 +8,7 @@ declared size is absurd is refused before anything is allocated.
 from __future__ import annotations
 
 import io
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -202,6 +203,7 @@ def _reading(path: Path | str, suffix: str | None = None) -> Iterator[None]:
         NotImplementedError,  # an unknown compression
         zipfile.BadZipFile,
         zlib.error,
+        tokenize.TokenError,  # a header that NumPy takes for one of Python 2
     ) as error:
         raise CalibrationError(
             f"{path}: cannot be read as {suffix or Path(path).suffix.lower()} ({error}); save it "

@@ -51,6 +51,7 @@ class Calibration:
         store: where the samples are read from.
         inputs: the model's inputs.
         selected: array of shape (samples,): which samples of the store are used; None for all.
+        warning: what users must know of them; None for nothing.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class Calibration:
         store: SampleStore,
         inputs: Sequence[InputSpec],
         selected: IndexArray | None = None,
+        warning: str | None = None,
     ) -> None:
+        self.warning = warning
         self._store = store
         self._selected = np.arange(len(store), dtype=np.int64) if selected is None else selected
         self.inputs = tuple(inputs)

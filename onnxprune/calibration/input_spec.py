@@ -198,11 +198,23 @@ def convert(spec: InputSpec, values: Array, where: str) -> Array:
                 f"{at}: found values from {low} to {high} of type {found.dtype}, which do not fit "
                 f"the expected {wanted}; correct the values."
             )
+    if spec.below is not None and found.size:
+        _check_below(found, spec.below, at)
     with np.errstate(over="ignore"):  # an overflow is reported below, with its place
         result = found.astype(wanted, copy=False)
     if wanted.kind == "f" and not np.isfinite(result).all():
         raise CalibrationError(_not_finite(found, result, at))
     return result
+
+
+def _check_below(found: Array, below: int, at: str) -> None:
+    """Refuse whole numbers that the table they look up does not hold."""
+    low, high = int(found.min()), int(found.max())
+    if low < -below or high >= below:
+        raise CalibrationError(
+            f"{at}: found values from {low} to {high}, but the model looks them up in a table of "
+            f"{below} entries; check that they are of the vocabulary that the model was made for."
+        )
 
 
 def _not_finite(found: Array, result: Array, at: str) -> str:

@@ -28,6 +28,11 @@ class JoinedStore:
         return self._length
 
     @property
+    def stores(self) -> list[SampleStore]:
+        """Where the inputs are read from."""
+        return list(self._stores.values())
+
+    @property
     def images(self) -> bool:
         """Whether pixels become values somewhere."""
         return any(store.images for store in self._stores.values())

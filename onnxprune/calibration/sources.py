@@ -19,7 +19,7 @@ from onnxprune.calibration.joined import JoinedStore
 from onnxprune.calibration.patterns import is_pattern, matched
 from onnxprune.calibration.preprocessing import FLAGS, Preprocessing
 from onnxprune.calibration.random_samples import COUNT as RANDOM_COUNT
-from onnxprune.calibration.random_samples import RANDOM, RandomStore
+from onnxprune.calibration.random_samples import RANDOM, WARNING, RandomStore
 from onnxprune.calibration.script import stacks_from_script
 from onnxprune.calibration.shard_files import SHARD_SUFFIXES, open_shards
 from onnxprune.calibration.stacks import StackStore, stacks_from_python
@@ -100,7 +100,14 @@ def load_calibration(
     store = _open(source, inputs, preprocessing, num_samples, seed)
     selected = _subset(len(store), num_samples, seed)
     store.check(selected)
-    return Calibration(store, inputs, selected)
+    return Calibration(store, inputs, selected, WARNING if _is_noise(store) else None)
+
+
+def _is_noise(store: SampleStore) -> bool:
+    """Whether an input is fed with random numbers."""
+    if isinstance(store, JoinedStore):
+        return any(map(_is_noise, store.stores))
+    return isinstance(store, RandomStore)
 
 
 def _subset(length: int, num_samples: int | None, seed: int) -> IndexArray:

@@ -237,8 +237,8 @@ def open_tables(
     for path in files:
         with _reading(path):
             schema, own = _opened(path)
-        found = _columns(schema, inputs, str(path))
-        kinds = _transforms(schema, found, inputs, preprocessing, where)
+            found = _columns(schema, inputs, str(path))
+            kinds = _transforms(schema, found, inputs, preprocessing, where)
         if parts and (found, kinds.keys()) != (columns, transforms.keys()):
             raise CalibrationError(
                 f"{path}: its columns are not those of {files[0]}; give files of one data set."
@@ -393,7 +393,15 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except CalibrationError:
         raise
-    except (pa.ArrowException, OSError, StopIteration, MemoryError, OverflowError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,  # names that are no UTF-8, too
+        LookupError,
+        StopIteration,
+        MemoryError,
+        OverflowError,
+    ) as error:
         raise CalibrationError(
             f"{path}: cannot be read as {path.suffix.lower()} ({error}); write it again."
         ) from error

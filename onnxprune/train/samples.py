@@ -21,6 +21,7 @@ from onnxprune.calibration import (
 )
 from onnxprune.calibration.feeds import SampleStore, Shapes
 from onnxprune.calibration.image_folder import IMAGE_SUFFIXES
+from onnxprune.calibration.random_samples import RANDOM
 from onnxprune.calibration.sources import sample_files
 from onnxprune.errors import TrainingError
 from onnxprune.labels import Labels, read_labels
@@ -177,6 +178,8 @@ def load_labelled(
             f"the model has an input named '{LABELS}', which is what the classes of samples are "
             "called: rename the input"
         )
+    if source == RANDOM and not Path(RANDOM).exists():
+        raise TrainingError("random samples are for pruning; training needs real ones")
     if labels is None:
         folders = _class_folders(source)
         if folders is None:
