@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import onnx
 import pytest
@@ -53,11 +51,11 @@ def test_rows_are_drawn_evenly_from_what_counts() -> None:
     """Each sample gives two rows, however long it is; over many draws all of them equally often."""
     mask = np.array([[1] * 6 + [0] * 3, [0] * 5 + [1] * 4])
     seen = np.zeros(mask.size)
-    for shard in range(4000):
+    for shard in range(1000):
         rows = RowLayout((SAMPLE, POSITION)).drawn(mask, 2, draw_uniforms(0, shard, 2))
         assert np.bincount(rows // 9).tolist() == [2, 2]
         seen[rows] += 1
-    expected = (mask * 2 / mask.sum(axis=1, keepdims=True)).reshape(-1) * 4000
+    expected = (mask * 2 / mask.sum(axis=1, keepdims=True)).reshape(-1) * 1000
     assert np.abs(seen - expected).max() < 5 * np.sqrt(expected.max())  # of a binomial count
 
 
@@ -231,7 +229,7 @@ def alike(one: Result, other: Result) -> bool:
 @pytest.mark.parametrize(
     ("middle", "allocation"),
     [
-        (FEED_FORWARD, "uniform"),
+        pytest.param(FEED_FORWARD, "uniform", marks=pytest.mark.slow),
         pytest.param(FEED_FORWARD, "sensitivity", marks=pytest.mark.slow),
         pytest.param(FLAT, "sensitivity", marks=pytest.mark.slow),
     ],
@@ -311,4 +309,3 @@ def test_a_mask_that_reaches_no_layer_is_refused() -> None:
     options = Options(mask="mask", latency=False)
     with pytest.raises(CalibrationError, match="it would change nothing"):
         prune(model, feed, Target("params", 0.7), options=options)
-    assert prune(model, feed, Target("params", 0.7), options=replace(options, mask=None)).plan.edits

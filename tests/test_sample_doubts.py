@@ -11,7 +11,7 @@ import onnx
 import pytest
 from masked_networks import WORDS, encoder, padded_tokens
 from micro_models import build
-from small_networks import MODELS, digits
+from small_networks import MODELS, digits, perceptron
 
 from onnxprune import Options, Target, prune
 from onnxprune.arrays import Array
@@ -76,12 +76,12 @@ def test_a_file_of_that_name_goes_first(tmp_path: Path, monkeypatch: pytest.Monk
         load_calibration("random", [InputSpec("x", ("N", 4), FLOAT)])
 
 
-def test_a_run_on_random_tokens_warns_and_its_report_does(
+def test_a_run_on_random_samples_warns_and_its_report_does(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    options = Options(latency=False, allocation="uniform", num_samples=40)
+    options = Options(latency=False, allocation="uniform", num_samples=40, sequential=False)
     with caplog.at_level(logging.WARNING, "onnxprune"):
-        result = prune(encoder(), "random", Target("params", 0.7), options=options)
+        result = prune(perceptron(), "random", Target("params", 0.7), options=options)
     (warning,) = [record for record in caplog.records if "random" in record.message]
     assert warning.levelno == logging.WARNING
     assert any("the samples are random numbers" in note for note in result.report.notes)

@@ -136,6 +136,7 @@ def test_sentences_without_padding_are_as_those_with_it() -> None:
             np.testing.assert_allclose(mine, yours, atol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_images_of_their_own_sizes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for number in range(12):
