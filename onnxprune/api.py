@@ -183,6 +183,7 @@ class Pruner:
             ground.parts,
             options,
             ground.judge.metric,
+            ground.doubts,
             model=ground.name,
             started=started,
         )

@@ -14,6 +14,7 @@ from onnxprune.arrays import Array, Feed
 from onnxprune.comparison import OutputDistance, distances, is_numeric
 from onnxprune.errors import OnnxPruneError, ValidationError
 from onnxprune.executor import Executor, InProcess
+from onnxprune.row_mask import RowMask, add_counted
 from onnxprune.runtime import ModelSource, Provider, Session
 from onnxprune.stand_ins import with_stand_ins
 
@@ -109,6 +110,7 @@ def compare(
     batches: Iterable[Feed],
     executor: Executor | None = None,
     provider: Provider = "cpu",
+    mask: RowMask | None = None,
 ) -> list[OutputDistance]:
     """How far the outputs of two models are apart on some samples, for each output.
 
@@ -118,6 +120,7 @@ def compare(
         batches: samples.
         executor: where the batches run; by default here, one after the other.
         provider: onnxruntime provider.
+        mask: says which positions of outputs count; None for all.
 
     Returns:
         One distance for every output that is an array of numbers.
@@ -125,7 +128,7 @@ def compare(
     sessions = [Session(model, provider=provider, arena=False) for model in (original, changed)]
     names = list(sessions[0].outputs)
     first, second = (partial(session.run, outputs=names) for session in sessions)
-    return compare_runs(names, first, second, batches, executor)
+    return compare_runs(names, first, second, batches, executor, mask)
 
 
 def compare_runs(
@@ -134,6 +137,7 @@ def compare_runs(
     second: Callable[[Feed], list[Array]],
     batches: Iterable[Feed],
     executor: Executor | None = None,
+    mask: RowMask | None = None,
 ) -> list[OutputDistance]:
     """As ``compare``, for two functions that run a model each.
 
@@ -143,6 +147,7 @@ def compare_runs(
         second: the changed model.
         batches: samples.
         executor: where the batches run; by default here, one after the other.
+        mask: says which positions of outputs count; None for all.
     """
 
     def task(_: int, feed: Feed) -> tuple[Feed, list[list[Array]]]:
@@ -155,7 +160,7 @@ def compare_runs(
         feed, (reference, outputs) = partial
         total = total or distances(names, reference, feed)
         for distance, before, after in zip(total, reference, outputs, strict=True):
-            distance.add(before, after)
+            add_counted(distance, before, after, mask, None if mask is None else feed[mask.name])
         return total
 
     empty: list[OutputDistance] = []

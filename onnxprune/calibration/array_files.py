@@ -7,6 +7,8 @@ declared size is absurd is refused before anything is allocated.
 
 from __future__ import annotations
 
+import io
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,16 +39,23 @@ class NpyFile:
         path: the file.
         count: number of samples.
         name: the input the array belongs to.
+        shape: the array's.
     """
 
     path: Path
     count: int
     name: str
+    shape: tuple[int, ...]
 
     @property
     def where(self) -> str:
         """The file's path."""
         return str(self.path)
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Input name -> shape of its array."""
+        return {self.name: self.shape}
 
     def load(self) -> Mapping[str, Array]:
         """Input name -> memory-mapped array."""
@@ -62,11 +71,13 @@ class NpzFile:
         path: the file.
         count: number of samples.
         keys: input name -> key in the file.
+        shapes: input name -> shape of its array.
     """
 
     path: Path
     count: int
     keys: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
 
     @property
     def where(self) -> str:
@@ -95,7 +106,7 @@ def _open_npy(path: Path, inputs: Sequence[InputSpec]) -> NpyFile:
         start = stream.tell()
     count = count_samples(spec, shape, dtype, str(path))
     _check_size(path, shape, dtype, path.stat().st_size - start)
-    return NpyFile(path, count, spec.name)
+    return NpyFile(path, count, spec.name, shape)
 
 
 def _open_npz(path: Path, inputs: Sequence[InputSpec]) -> NpzFile:
@@ -113,22 +124,44 @@ def _open_npz(path: Path, inputs: Sequence[InputSpec]) -> NpzFile:
         else:
             check_names(members, inputs, str(path))
             keys = {spec.name: spec.name for spec in inputs}
-        counts = {
-            spec.name: _count_member(path, archive, members[keys[spec.name]], spec)
-            for spec in inputs
-        }
-    return NpzFile(path, same_count(counts, str(path)), keys)
+        shapes, counts = {}, {}
+        for spec in inputs:
+            member = members[keys[spec.name]]
+            shapes[spec.name], counts[spec.name] = _count_member(path, archive, member, spec)
+    return NpzFile(path, same_count(counts, str(path)), keys, shapes)
 
 
 def _count_member(
     path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, spec: InputSpec
-) -> int:
+) -> tuple[tuple[int, ...], int]:
+    """Shape of a member, and how many samples it holds."""
     with archive.open(member) as stream:
         shape, dtype = _read_header(stream)
         start = stream.tell()
     count = count_samples(spec, shape, dtype, str(path))
     _check_size(path, shape, dtype, member.file_size - start)
-    return count
+    return shape, count
+
+
+def npy_array(content: bytes, where: str) -> Array:
+    """The array in the bytes of an .npy file.
+
+    Args:
+        content: the whole file.
+        where: what to call it in messages.
+
+    Raises:
+        CalibrationError: it is damaged, or holds Python objects.
+    """
+    stream = io.BytesIO(content)
+    with _reading(where, ".npy"):
+        shape, dtype = _read_header(stream)
+        _check_size(where, shape, dtype, len(content) - stream.tell())
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects, which may be executable pickles")
+        stream.seek(0)
+        array: Array = np.load(stream, allow_pickle=False)
+        return array
 
 
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -143,7 +176,7 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, dtype
 
 
-def _check_size(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], held: int) -> None:
+def _check_size(path: Path | str, shape: tuple[int, ...], dtype: np.dtype[Any], held: int) -> None:
     # Python integers: the product in a forged header must not wrap around.
     declared = dtype.itemsize
     for extent in shape:
@@ -156,7 +189,7 @@ def _check_size(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], held: 
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Path | str, suffix: str | None = None) -> Iterator[None]:
     """Turn every way a damaged file can fail into an error that names it."""
     try:
         yield
@@ -170,8 +203,9 @@ def _reading(path: Path) -> Iterator[None]:
         NotImplementedError,  # an unknown compression
         zipfile.BadZipFile,
         zlib.error,
+        tokenize.TokenError,  # a header that NumPy takes for one of Python 2
     ) as error:
         raise CalibrationError(
-            f"{path}: cannot be read as {path.suffix.lower()} ({error}); save it again with "
-            "numpy.save or numpy.savez (pickles are never loaded)."
+            f"{path}: cannot be read as {suffix or Path(path).suffix.lower()} ({error}); save it "
+            "again with numpy.save or numpy.savez (pickles are never loaded)."
         ) from error
