@@ -38,10 +38,12 @@ from onnxprune.groups import find_groups
 from onnxprune.inputs import learnt_statistics, open_samples
 from onnxprune.latency_cost import latency_cost
 from onnxprune.measurement import Judge, Measured, judge_of, require_sense
+from onnxprune.metadata import RESERVED, stamp
 from onnxprune.model import file_bytes, load, pending
 from onnxprune.options import Options
 from onnxprune.outcome import Outcome, describe
 from onnxprune.plan import Keep, Plan, Weights
+from onnxprune.provenance import file_sha256, origin, record_of, weighed
 from onnxprune.recovery import Solution
 from onnxprune.refinement import Refine
 from onnxprune.refining import Refiner, require_refinable
@@ -145,6 +147,7 @@ class Pruner:
     ) -> None:
         self._options = options
         self._original = model if isinstance(model, onnx.ModelProto) else load(model)
+        self._file = file_sha256(model)
         self._learnt = learnt_statistics(self._original, options)
         self._canonical = canonicalise(self._original)
         network = find_groups(self._canonical)
@@ -212,11 +215,13 @@ class Pruner:
             timed = self._judge.timed_too(outcome.measured, outcome.pruned)
             outcome = replace(outcome, measured=timed)
         report = describe(outcome, targets, self._parts, self._options, self._judge.metric)
+        record = record_of(report, outcome.plan, len(outcome.weights.arrays), self._file)
+        stamp(outcome.pruned, record)
         return Result(
             outcome.pruned,
-            outcome.plan,
+            replace(outcome.plan, record=record),
             outcome.weights,
-            report,
+            weighed(report, file_bytes(outcome.pruned)),
             self._original,
             self._sample,
             self._options,
@@ -262,7 +267,7 @@ class Pruner:
             scope.sizes,
             scope.channels,
             parameter_count(self._original),
-            files=FileSizes(file_bytes(self._original), file_bytes(self._canonical)),
+            files=FileSizes(file_bytes(self._original), file_bytes(self._canonical) + RESERVED),
             latency=self._predicted_latency,
         )
         scope.require_reachable(bounds)  # before the samples are run, not after
@@ -379,6 +384,8 @@ def apply_plan(
         ValidationError: the result is not sound.
     """
     original = load(model)
+    if not plan.record:
+        plan = replace(plan, record=origin(plan, file_sha256(model)))
     pruned = apply(original, plan, weights or Weights({}))
     with pending(pruned, Path(output)) as temporary:
         check_file(temporary, original)

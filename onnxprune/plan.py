@@ -6,6 +6,7 @@ the consumers' recovered *weights* stand beside it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 import zlib
@@ -199,10 +200,13 @@ class Plan:
     Attributes:
         model: digest of the model the plan was made for.
         edits: the edits; groups and sections without one stay whole.
+        record: what the run that made the plan measured, which ``apply`` writes into the model if
+            neither edits nor weights are others since; empty for a plan that no run made.
     """
 
     model: str
     edits: tuple[Edit, ...]
+    record: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def keeps(self) -> tuple[Keep, ...]:
@@ -214,10 +218,18 @@ class Plan:
         """Names of the sections that are dropped."""
         return tuple(edit.section for edit in self.edits if isinstance(edit, Drop))
 
+    @property
+    def edits_sha256(self) -> str:
+        """A SHA-256 of the edits."""
+        text = json.dumps([edit.to_dict() for edit in self.edits], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON."""
         edits = [edit.to_dict() for edit in self.edits]
-        document = {"format": FORMAT, "model": self.model, "edits": edits}
+        document: dict[str, Any] = {"format": FORMAT, "model": self.model, "edits": edits}
+        if self.record:
+            document["record"] = dict(self.record)
         Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -234,8 +246,10 @@ class Plan:
                     f"{path}: a plan of format {document['format']}, made by another version of "
                     f"onnxprune; this one reads format {FORMAT}. Make the plan again with --plan"
                 )
-            return cls(str(document["model"]), tuple(_edit(e) for e in document["edits"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            record = {str(k): str(v) for k, v in document.get("record", {}).items()}
+            edits = tuple(_edit(e) for e in document["edits"])
+            return cls(str(document["model"]), edits, record)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise PlanMismatchError(f"{path}: not a readable plan ({error})") from error
 
 

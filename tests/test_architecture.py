@@ -41,6 +41,7 @@ GRAPH_HALF = (
     "groups",
     "linear_map",
     "mac_terms",
+    "metadata",
     "micro_model",
     "model",
     "movement",
