@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from onnxprune.cli import apply, inspect, ops, plot, prune, train
+from onnxprune.cli.json_output import Document, document, report_usage
 from onnxprune.errors import OnnxPruneError
 
 EXIT_REFUSED = 1
@@ -45,17 +46,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Command = prune
     if words and words[0] in COMMANDS:
         command = COMMANDS[words.pop(0)]
+    if "--json" not in words:
+        return _carried_out(command, words, None)
+    with document() as made:
+        return _carried_out(command, words, made)
+
+
+def _carried_out(command: Command, words: Sequence[str], made: Document | None) -> int:
+    """The exit code; what went wrong is said on standard error, and in the document if any."""
     parser = command.parser()
+    if made is not None:
+        report_usage(parser, made)
     try:
         code = command.run(parser, parser.parse_args(words))
         sys.stdout.flush()
         return code
     except OnnxPruneError as error:
         print(f"onnxprune: {error}", file=sys.stderr)
+        if made is not None:
+            made.fail(type(error).__name__, str(error), EXIT_REFUSED)
         return EXIT_REFUSED
     except BrokenPipeError:  # printing comes last, and a reader such as `head` has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt as stop:
-        print(f"onnxprune: interrupted; {str(stop) or 'nothing was written'}", file=sys.stderr)
+        message = f"interrupted; {str(stop) or 'nothing was written'}"
+        print(f"onnxprune: {message}", file=sys.stderr)
+        if made is not None:
+            made.fail("Interrupted", message, EXIT_INTERRUPTED)
         return EXIT_INTERRUPTED

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from onnxprune.cli import arguments
+from onnxprune.cli.json_output import show
 from onnxprune.model import load
 from onnxprune.survey import survey
 
@@ -38,5 +38,8 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     if len(shapes) < len(given.shape):
         parser.error("give one --shape for each input")
     record = survey(load(given.model), shapes)
-    print(json.dumps(record.to_dict(), indent=1) if given.json else record.table())
+    if given.json:
+        show(record.to_dict())
+    else:
+        print(record.table())
     return 0

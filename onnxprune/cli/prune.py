@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,6 +10,7 @@ from onnxprune import api
 from onnxprune.allocation import ALLOCATIONS
 from onnxprune.cli import arguments
 from onnxprune.cli.images import add_images, preprocessing
+from onnxprune.cli.json_output import show
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
 from onnxprune.criteria import CRITERIA, Settings
@@ -248,7 +248,7 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     result.save(given.output)
     _save_records(result, given)
     if given.json:
-        print(json.dumps(result.report.to_dict(), indent=1))
+        show(result.report.to_dict())
     elif not given.quiet:
         print(result.report.table())
     return 0
