@@ -176,3 +176,18 @@ def test_what_was_quantised_and_then_optimised_is_refused(name, tmp_path):
         TOOLS[tool].run(source, target, [])
     with pytest.raises(UnsupportedModelError, match="prune the float model first, then quantise"):
         prune(paths[-1], NETWORKS[name].seen(8))
+
+
+@pytest.mark.slow
+def test_pruning_on_few_samples_costs_more_in_eight_bits(tmp_path):
+    """Weights fitted to nearly silent channels are large, and set the scale of the others."""
+    model, few = NETWORKS["resnet_digits"].source(), digits("digits_test.npz")[:64]
+    errors = []
+    for samples in (few, digits("digits_calib.npz")):
+        result = prune(model, {"input": samples}, Target("macs", 0.5), options=OPTIONS)
+        source, target = tmp_path / "float.onnx", tmp_path / "int8.onnx"
+        onnx.save(result.model, source)
+        TOOLS["quantize_static, QDQ"].run(source, target, batches("resnet_digits"))
+        feed = {"input": few}
+        errors.append(relative_error(Session(source).run(feed), Session(target).run(feed)))
+    assert errors[0] > 3 * errors[1]
