@@ -21,6 +21,7 @@ from onnxprune.latency_cost import latency_cost
 from onnxprune.measurement import Judge, judge_of
 from onnxprune.model import load
 from onnxprune.options import Options
+from onnxprune.provenance import file_sha256
 from onnxprune.refining import require_refinable
 from onnxprune.sample_doubts import doubts
 from onnxprune.scope import Scope, prunable_groups
@@ -44,6 +45,7 @@ class Groundwork:
         options: settings.
         original: the model as it was read.
         name: of its file, or of its graph.
+        file_sha256: digest of its file; None for none.
         canonical: its canonical form.
         samples: all samples.
         mask: says which positions of them count; None for all.
@@ -70,6 +72,7 @@ class Groundwork:
             self.original, self.name = model, model.graph.name
         else:
             self.original, self.name = load(model), Path(model).name
+        self.file_sha256 = file_sha256(model)
         self._learnt = learnt_statistics(self.original, options)
         self.canonical = canonicalise(self.original)
         network = find_groups(self.canonical)

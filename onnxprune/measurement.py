@@ -16,6 +16,7 @@ from onnxprune.cost import counted_macs, parameter_count
 from onnxprune.errors import MetricError, TargetError, ValidationError
 from onnxprune.executor import Executor
 from onnxprune.latency import interleaved_latency
+from onnxprune.metadata import RESERVED
 from onnxprune.metric import Metric, metric_of
 from onnxprune.model import file_bytes
 from onnxprune.options import Options
@@ -159,7 +160,7 @@ def _check(target: Target, measured: Measured, channels: tuple[float, float]) ->
     pairs: dict[str, tuple[float, float]] = {
         "macs": (before.macs, after.macs),
         "params": (before.params, after.params),
-        "size": (before.bytes, after.bytes),
+        "size": (before.bytes, after.bytes + RESERVED),  # the record is written later
         "ratio": channels,
         "error": (0.0, max(output.relative_error for output in measured.outputs)),
     }

@@ -23,6 +23,7 @@ from onnxprune.inspection import (
     few,
     heaviest_first,
 )
+from onnxprune.metadata import records
 from onnxprune.network import ChannelGroup, FrozenChannels, Network
 from onnxprune.sections import find_sections
 
@@ -61,6 +62,7 @@ def survey(
         ),
         frozen_sections=[FrozenSectionRow(s.name, s.reason) for s in sections.frozen],
         notes=_left_out(network, cost, inputs),
+        provenance=records(model),
     )
 
 

@@ -14,6 +14,7 @@ from onnxprune.arrays import Array, Feed
 from onnxprune.comparison import OutputDistance, distances, is_numeric
 from onnxprune.errors import OnnxPruneError, ValidationError
 from onnxprune.executor import Executor, InProcess
+from onnxprune.metadata import own_entries
 from onnxprune.row_mask import RowMask, add_counted
 from onnxprune.runtime import ModelSource, Provider, Session
 from onnxprune.stand_ins import with_stand_ins
@@ -99,9 +100,11 @@ def check_interface(pruned: onnx.ModelProto, original: onnx.ModelProto) -> None:
                 f"the new model's graph {kind}s {names[0]} differ from the original's "
                 f"{names[1]} in name, type or shape"
             )
-    for field in ("ir_version", "opset_import", "metadata_props", "domain", "model_version"):
+    for field in ("ir_version", "opset_import", "domain", "model_version"):
         if getattr(pruned, field) != getattr(original, field):
             raise ValidationError(f"the new model's {field} differs from the original's")
+    if own_entries(pruned) != own_entries(original):
+        raise ValidationError("the new model's metadata_props differs from the original's")
 
 
 def compare(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from onnxprune.cli import arguments, shared
 from onnxprune.cli.figure_files import ENDINGS, check_ending, needing_matplotlib
 from onnxprune.cli.images import add_images, preprocessing
+from onnxprune.cli.json_output import show
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
 from onnxprune.cli.samples import add_samples
@@ -139,7 +139,7 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
         with replacing(given.plot) as temporary:
             figures.save(histograms.draw_benchmark(record), temporary)
     if given.json:
-        print(json.dumps(record.to_dict(), indent=1))
+        show(record.to_dict())
     elif not given.quiet:
         print(record.table())
     return 0

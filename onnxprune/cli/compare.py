@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.cli import arguments, shared
 from onnxprune.cli.images import add_images, preprocessing
+from onnxprune.cli.json_output import show
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.samples import add_samples
 from onnxprune.errors import BoundError
@@ -93,7 +93,7 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     record = compare_models((given.first, given.second), given.data, options(given))
     logger.info("%s", record.samples)
     if given.json:
-        print(json.dumps(record.to_dict(), indent=1, allow_nan=False))
+        show(record.to_dict())
     elif not given.quiet:
         print(comparison_table(record))
     if record.broken:

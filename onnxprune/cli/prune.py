@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -12,6 +11,7 @@ from onnxprune.cache_folder import FOLDER_VARIABLE
 from onnxprune.cli import arguments, shared
 from onnxprune.cli.commands import listed
 from onnxprune.cli.images import add_images, preprocessing
+from onnxprune.cli.json_output import show
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
 from onnxprune.cli.samples import add_samples, samples_read
@@ -288,7 +288,7 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     report = result.report.called(given.typed)
     _save_records(result, report, given)
     if given.json:
-        print(json.dumps(report.to_dict(), indent=1))
+        show(report.to_dict())
     elif not given.quiet:
         print(report.table())
     return 0

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from onnxprune.cli import arguments, shared
 from onnxprune.cli.images import add_images, preprocessing
+from onnxprune.cli.json_output import show
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
 from onnxprune.cli.samples import FORMS
@@ -202,6 +203,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         "prunes without samples",
     )
     out.add_argument("--resume", action="store_true", help="go on from --checkpoint")
+    out.add_argument("--json", action="store_true", help="print what it came to as JSON")
     add_loudness(out)
 
 
@@ -229,7 +231,9 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     result.save(given.output)
     if given.statistics:
         result.save_statistics(given.statistics)
-    if result.leads and not given.quiet:
+    if result.leads and given.json:
+        show(result.to_dict())
+    elif result.leads and not given.quiet:
         print(result.table())
     return 0
 
