@@ -45,7 +45,7 @@ def test_the_record_is_what_was_asked_and_measured(folder, capsys):
     assert found["targets"] == "macs=0.5"
     assert found["method"] == "onnxprune"
     assert found["samples"] == "fit=45, tune=9, held_out=6"
-    assert found["plan_sha256"] == Plan.load("plan.json").edits_sha256
+    assert found["plan_sha256"] == Plan.load("plan.json").fingerprint
     for key, side in (("source_macs", "before"), ("macs", "after")):
         assert int(found[key]) == report[side]["macs"]
     for key, side in (("source_params", "before"), ("params", "after")):
