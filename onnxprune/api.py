@@ -36,10 +36,12 @@ from onnxprune.forecast import Forecast
 from onnxprune.foresight import foresee
 from onnxprune.frontier import Frontier
 from onnxprune.groundwork import Groundwork
-from onnxprune.model import load, pending
+from onnxprune.metadata import stamp
+from onnxprune.model import file_bytes, load, pending
 from onnxprune.options import Options
 from onnxprune.outcome import describe
 from onnxprune.plan import Plan, Weights
+from onnxprune.provenance import file_sha256, origin, record_of, weighed
 from onnxprune.pursuit import Pursuit
 from onnxprune.report import Report
 from onnxprune.rewrite import apply
@@ -184,13 +186,17 @@ class Pruner:
             ground.parts,
             options,
             ground.judge.metric,
+            ground.doubts,
             model=ground.name,
             started=started,
         )
+        record = record_of(report, outcome.plan, len(outcome.weights.arrays), ground.file_sha256)
+        stamp(outcome.pruned, record)
+        report = weighed(report, file_bytes(outcome.pruned))
         report = replace(report, notes=[*report.notes, *ground.memory.notes])
         return Result(
             outcome.pruned,
-            outcome.plan,
+            replace(outcome.plan, record=record),
             outcome.weights,
             report,
             ground.original,
@@ -245,6 +251,8 @@ def apply_plan(
         ValidationError: the result is not sound.
     """
     original = load(model)
+    if not plan.record:
+        plan = replace(plan, record=origin(plan, file_sha256(model)))
     with blamed(original):
         pruned = apply(original, plan, weights or Weights({}))
     with pending(pruned, Path(output)) as temporary:

@@ -6,6 +6,7 @@ and what a header declares is held against what the file has before anything is 
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import zipfile
@@ -44,6 +45,20 @@ def read_archive(path: Path) -> dict[str, Array]:
             raise
         except Exception as error:  # each compression and the zip format have errors of their own
             raise ArchiveError(f"{type(error).__name__}: {error}") from error
+
+
+def read_array(content: bytes) -> Array:
+    """The array in the bytes of an .npy file.
+
+    Raises:
+        ArchiveError: it is no plain array, or damaged.
+    """
+    stream = io.BytesIO(content)
+    shape, dtype = read_header(stream)
+    require_held(shape, dtype, len(content) - stream.tell())
+    stream.seek(0)
+    values: Array = np.lib.format.read_array(stream, allow_pickle=False)
+    return values
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:

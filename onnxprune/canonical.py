@@ -41,8 +41,13 @@ QUANTIZED_OPS = frozenset(
     {
         "ConvInteger",
         "DequantizeLinear",
+        "DynamicQuantizeLSTM",
         "DynamicQuantizeLinear",
+        "DynamicQuantizeMatMul",
         "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "MatMulNBits",
+        "QAttention",
         "QLinearConv",
         "QLinearMatMul",
         "QuantizeLinear",

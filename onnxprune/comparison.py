@@ -39,11 +39,16 @@ class OutputDistance:
     _agree: int = 0
     _rows: int = field(default=0, repr=False)
 
-    def add(self, reference: Array, changed: Array) -> None:
+    def add(self, reference: Array, changed: Array, samples: int | None = None) -> None:
         """Add one batch; an output that is no numeric array is passed over.
 
         An output whose shape depends on the values (detections, say) may come out in another one;
         it then counts as all wrong: as if it had been zero.
+
+        Args:
+            reference: the original's output.
+            changed: the changed model's.
+            samples: how many samples these are of; None for the extent of the first axis.
         """
         if not is_numeric(reference):
             return
@@ -52,7 +57,7 @@ class OutputDistance:
         if new.shape != old.shape:
             new = np.zeros_like(old)
             self.reshaped += old.shape[0] if old.ndim else 1
-        self.samples += old.shape[0] if old.ndim else 1
+        self.samples += samples or (old.shape[0] if old.ndim else 1)
         self._squared += float(np.sum((old - new) ** 2))
         self._reference += float(np.sum(old**2))
         self._changed += float(np.sum(new**2))

@@ -17,12 +17,14 @@ from onnxprune.choice import Chooser
 from onnxprune.cost import cost_model
 from onnxprune.executor import Executor, InProcess
 from onnxprune.groups import find_groups
-from onnxprune.inputs import learnt_statistics, open_samples
+from onnxprune.inputs import learnt_statistics, mask_of, open_samples
 from onnxprune.latency_cost import latency_cost
 from onnxprune.measurement import Judge, judge_of
 from onnxprune.model import load
 from onnxprune.options import Options
+from onnxprune.provenance import file_sha256
 from onnxprune.refining import require_refinable
+from onnxprune.sample_doubts import doubts
 from onnxprune.scope import Scope, prunable_groups
 from onnxprune.section_choice import droppable_sections
 from onnxprune.statistics_cache import open_cache
@@ -44,8 +46,11 @@ class Groundwork:
         options: settings.
         original: the model as it was read.
         name: of its file, or of its graph.
+        file_sha256: digest of its file; None for none.
         canonical: its canonical form.
         samples: all samples.
+        mask: says which positions of them count; None for all.
+        doubts: what is odd about them, with advice.
         parts: what they are for.
         executor: where batches run.
         sample: a batch of one sample (or of the batch size the model is fixed to).
@@ -68,6 +73,7 @@ class Groundwork:
             self.original, self.name = model, model.graph.name
         else:
             self.original, self.name = load(model), Path(model).name
+        self.file_sha256 = file_sha256(model)
         self._learnt = learnt_statistics(self.original, options)
         with blamed(self.original):
             self.canonical = canonicalise(self.original)
@@ -77,6 +83,10 @@ class Groundwork:
         samples = open_samples(self.original, calibration, options, self._learnt)
         logger.info("%s", samples.summary())
         self.samples = samples
+        self.mask = mask_of(self.canonical, samples, options.mask)
+        self.doubts = doubts(self.original, samples, options.mask, options.provider)
+        for doubt in self.doubts:
+            logger.warning("warning: %s", doubt)
         extent = samples.batch_extent or 1
         self.parts = split(len(samples), options.seed, batch_extent=extent)
         if options.refine is not None:
@@ -107,6 +117,7 @@ class Groundwork:
             "model": fingerprints.of_model(self.original),
             "samples": fingerprints.of_samples(self.samples),
             "parts": fingerprints.of_values(used),
+            "mask": options.mask,
             "seed": options.seed,
             "batch": options.batch,
             "provider": options.provider,
@@ -127,6 +138,7 @@ class Groundwork:
             self.executor,
             self._learnt,
             self.memory,
+            self.mask,
         )
 
     @cached_property
@@ -138,7 +150,9 @@ class Groundwork:
     def judge(self) -> Judge:
         """What measures pruned models."""
         macs = round(float(self.cost.macs(self.scope.sizes)))
-        return judge_of(self.original, macs, self.samples, self.parts, self.options, self.executor)
+        return judge_of(
+            self.original, macs, self.samples, self.parts, self.options, self.executor, self.mask
+        )
 
     def predicted_latency(self) -> Costs:
         """What predicts the milliseconds of a run from the counts."""

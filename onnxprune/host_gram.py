@@ -59,11 +59,18 @@ def _patch_rows(
     patches = patches[tuple(slice(None, None, step) for step in steps)]
     extents = patches.shape[2 : activation.ndim]
     total = int(np.prod(extents))
-    places = np.unravel_index(positions(uniforms, request.points, total), extents)
-    sampled = np.moveaxis(patches, (0, 1), (-2, -1))[places]  # (points, *kernel, samples, channels)
-    rows = np.moveaxis(sampled, (-2, -1), (0, 2))
+    if request.picked is not None:
+        samples, flat = np.divmod(request.picked, total)
+        places = np.unravel_index(flat, extents)
+        sampled = np.moveaxis(patches, 1, -1)[(samples, *places)]  # (rows, *kernel, channels)
+        rows = np.moveaxis(sampled, -1, 1)
+    else:
+        places = np.unravel_index(positions(uniforms, request.points, total), extents)
+        sampled = np.moveaxis(patches, (0, 1), (-2, -1))[places]
+        rows = np.moveaxis(sampled, (-2, -1), (0, 2))  # of (points, *kernel, samples, channels)
     rows = rows.reshape(-1, request.spec.parts, request.features)
-    return rows.transpose(1, 0, 2)
+    result: Array = rows.transpose(1, 0, 2)
+    return result
 
 
 def _channel_rows(request: GramRequest, activation: Array, uniforms: NDArray[np.float32]) -> Array:
@@ -77,6 +84,9 @@ def _channel_rows(request: GramRequest, activation: Array, uniforms: NDArray[np.
         folded = values.reshape(*values.shape[:2], request.channels, spec.fold)
         values = np.moveaxis(folded, 2, 3)
     values = values.reshape(values.shape[0], -1, request.channels)
-    sampled = values[:, positions(uniforms, request.points, values.shape[1])]
+    if request.picked is not None:
+        sampled = values.reshape(-1, request.channels)[request.picked]
+    else:
+        sampled = values[:, positions(uniforms, request.points, values.shape[1])]
     rows = sampled.reshape(-1, spec.parts, request.features)
     return rows.transpose(1, 0, 2)

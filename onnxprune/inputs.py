@@ -7,8 +7,10 @@ import onnx
 
 from onnxprune.calibration import Calibration, CalibrationSource, InputSpec, load_calibration
 from onnxprune.errors import CalibrationError, UnsupportedModelError
+from onnxprune.index_limits import index_limits
 from onnxprune.options import Options
 from onnxprune.rewrite import digest
+from onnxprune.row_mask import RowMask
 from onnxprune.saved_moments import SavedMoments
 
 
@@ -71,10 +73,29 @@ def open_samples(
     )
 
 
+def mask_of(canonical: onnx.ModelProto, samples: Calibration, name: str | None) -> RowMask | None:
+    """The mask among the inputs, checked on all samples; None where there is none.
+
+    Raises:
+        CalibrationError: it is no mask of this model, or blanks a sample out.
+    """
+    if name is None:
+        return None
+    mask = RowMask.of(canonical, name)
+    for number, index in enumerate(samples.selected.tolist()):
+        if not samples.store.read(index)[name].any():
+            raise CalibrationError(
+                f"--mask {name}: all of sample {number} is masked; leave such samples out, or "
+                "check whether 0 stands for padding in this mask, as it has to"
+            )
+    return mask
+
+
 def input_specs(model: onnx.ModelProto) -> list[InputSpec]:
     """The graph inputs a caller has to feed: all but initializers."""
     initializers = {tensor.name for tensor in model.graph.initializer}
     specs = []
+    limits = index_limits(model)
     for value in model.graph.input:
         if value.name in initializers:
             continue
@@ -89,5 +110,6 @@ def input_specs(model: onnx.ModelProto) -> list[InputSpec]:
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
         if kind.elem_type == onnx.TensorProto.BFLOAT16:  # which NumPy lacks
             dtype = np.dtype(np.float32)
-        specs.append(InputSpec(value.name, shape, dtype))
+        below = limits.get(value.name) if dtype.kind in "iu" else None
+        specs.append(InputSpec(value.name, shape, dtype, below))
     return specs

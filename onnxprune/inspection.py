@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from onnxprune.calibration.input_spec import format_shape
 from onnxprune.extents import Extents
+from onnxprune.metadata import PREFIX
 from onnxprune.tables import columns
 
 NAMES_SHOWN = 2
@@ -125,6 +126,8 @@ class Inspection:
         sections: the residual sections that can be dropped, those with most MACs first.
         frozen_sections: those that cannot.
         notes: what the figures leave out, with advice.
+        provenance: what the model says of the prunings that made it, the oldest first; see
+            ``metadata``.
     """
 
     inputs: Mapping[str, Extents]
@@ -136,6 +139,7 @@ class Inspection:
     sections: Sequence[SectionRow]
     frozen_sections: Sequence[FrozenSectionRow]
     notes: Sequence[str]
+    provenance: Sequence[Mapping[str, str]] = ()
 
     @property
     def reasons(self) -> list[ReasonRow]:
@@ -162,6 +166,7 @@ class Inspection:
         """The record for a terminal."""
         parts = [
             _totals(self),
+            _provenance(self),
             _groups(self),
             _sections(self),
             _reasons(self),
@@ -194,6 +199,15 @@ def _totals(record: Inspection) -> list[str]:
         f"params  {record.params:,}",
         f"groups  {len(record.groups)} with {channels:,} channels; {within}",
     ]
+
+
+def _provenance(record: Inspection) -> list[str]:
+    lines = []
+    for number, said in enumerate(record.provenance, start=1):
+        rows = [(key.removeprefix(PREFIX), value) for key, value in said.items()]
+        lines += [f"pruned before ({number} of {len(record.provenance)}):"]
+        lines += [f"  {line}" for line in columns(rows, numbers=0)]
+    return lines
 
 
 def _groups(record: Inspection) -> list[str]:

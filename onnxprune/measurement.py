@@ -16,10 +16,12 @@ from onnxprune.cost import counted_macs, parameter_count
 from onnxprune.errors import MetricError, TargetError, ValidationError
 from onnxprune.executor import Executor
 from onnxprune.latency import interleaved_latency
+from onnxprune.metadata import RESERVED
 from onnxprune.metric import Metric, metric_of
 from onnxprune.model import file_bytes
 from onnxprune.options import Options
 from onnxprune.report_parts import Footprint
+from onnxprune.row_mask import RowMask
 from onnxprune.runtime import Session
 from onnxprune.study import Batches
 from onnxprune.target import Target
@@ -57,6 +59,7 @@ class Judge:
         options: settings.
         executor: where batches run.
         metric: the user's metric.
+        mask: says which positions of outputs count; None for all.
     """
 
     original: onnx.ModelProto
@@ -67,6 +70,7 @@ class Judge:
     options: Options
     executor: Executor
     metric: Metric | None
+    mask: RowMask | None = None
 
     @cached_property
     def before(self) -> Footprint:
@@ -85,7 +89,12 @@ class Judge:
             ValidationError: it does not run, or its outputs are not numbers.
         """
         outputs = compare(
-            self.original, pruned, self.held_out, self.executor, self.options.provider
+            self.original,
+            pruned,
+            self.held_out,
+            self.executor,
+            self.options.provider,
+            self.mask,
         )
         for output in outputs:
             if not output.relative_error < float("inf"):
@@ -151,7 +160,7 @@ def _check(target: Target, measured: Measured, channels: tuple[float, float]) ->
     pairs: dict[str, tuple[float, float]] = {
         "macs": (before.macs, after.macs),
         "params": (before.params, after.params),
-        "size": (before.bytes, after.bytes),
+        "size": (before.bytes, after.bytes + RESERVED),  # the record is written later
         "ratio": channels,
         "error": (0.0, max(output.relative_error for output in measured.outputs)),
     }
@@ -187,6 +196,7 @@ def judge_of(
     split: Split,
     options: Options,
     executor: Executor,
+    mask: RowMask | None = None,
 ) -> Judge:
     """The judge of pruned models.
 
@@ -196,6 +206,17 @@ def judge_of(
     """
     held_out = Batches(samples, split.held_out, options.batch)
     sample = next(iter(replace(held_out, size=1)))
+    timed = _timed(sample, samples, options)
+    metric = metric_of(options.evaluate, options.labels, samples, split, options.batch)
+    return Judge(original, macs, held_out, sample, timed, options, executor, metric, mask)
+
+
+def _timed(sample: Feed, samples: Calibration, options: Options) -> Feed:
+    """The feed that latency is measured with: a sample, repeated to the batch or shape asked for.
+
+    Raises:
+        TargetError: the model does not take it.
+    """
     fixed, wanted = samples.batch_extent, options.latency_batch
     if fixed is not None and wanted not in (None, fixed):
         raise TargetError(
@@ -203,6 +224,25 @@ def judge_of(
             f"exactly {fixed}; leave --latency-batch away"
         )
     repeats = 1 if fixed is not None else wanted or 1
-    timed = {name: np.repeat(array, repeats, axis=0) for name, array in sample.items()}
-    metric = metric_of(options.evaluate, options.labels, samples, split, options.batch)
-    return Judge(original, macs, held_out, sample, timed, options, executor, metric)
+    batch = {name: np.repeat(array, repeats, axis=0) for name, array in sample.items()}
+    specs = {spec.name: spec for spec in samples.inputs}
+    for name, shape in (options.latency_shape or {}).items():
+        if name not in specs:
+            raise TargetError(
+                f"latency cannot be measured for an input '{name}': the model's are "
+                f"{', '.join(specs)}"
+            )
+        if not specs[name].takes(shape):
+            raise TargetError(
+                f"latency cannot be measured with {name}:{'x'.join(map(str, shape))}: the model "
+                f"takes {specs[name]}"
+            )
+        if wanted is not None and shape[0] != wanted:
+            raise TargetError(
+                f"latency is asked for with a batch of {wanted} and one of {shape[0]} in the shape "
+                f"of '{name}'; give one of them"
+            )
+        for axis, extent in enumerate(shape):
+            places = np.arange(extent) % batch[name].shape[axis]
+            batch[name] = np.take(batch[name], places, axis=axis)
+    return batch

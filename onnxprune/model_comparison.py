@@ -20,7 +20,7 @@ from onnxprune.cost import counted_macs, parameter_count
 from onnxprune.difference_bounds import Bound, checked
 from onnxprune.errors import InterfaceError, UnsupportedModelError
 from onnxprune.executor import InProcess
-from onnxprune.inputs import input_specs
+from onnxprune.inputs import input_specs, mask_of
 from onnxprune.interfaces import check_interfaces, common_inputs, fitted
 from onnxprune.labels import Labels
 from onnxprune.metric import UserMetric
@@ -44,6 +44,7 @@ class CompareOptions:
         seed: of the random subset.
         provider: where the models run.
         progress: whether to show a bar.
+        mask: name of the input that is 0 where positions of outputs do not count; None for none.
     """
 
     limits: Mapping[str, float] = field(default_factory=dict)
@@ -55,6 +56,7 @@ class CompareOptions:
     seed: int = 0
     provider: Provider = "cpu"
     progress: bool = False
+    mask: str | None = None
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,11 @@ def compare_models(
     runs = (partial(_run, first, names), partial(_run, second, names))
     every = np.arange(len(samples), dtype=np.int64)
     outputs = compare_runs(
-        names, *runs, samples.batches(every, options.batch), InProcess(options.progress)
+        names,
+        *runs,
+        samples.batches(every, options.batch),
+        InProcess(options.progress),
+        mask_of(canonicalise(models[0]), samples, options.mask),
     )
     if not outputs:
         raise InterfaceError(

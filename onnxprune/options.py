@@ -67,10 +67,15 @@ class Options:
             comes on top. None for no limit.
         seed: of every random choice.
         preprocessing: how image files become inputs.
+        mask: name of the input that says which positions of a sample count, of shape (samples,
+            positions) and zero where there is padding: rows of padding are left out of all
+            statistics, and of outputs that have positions. None where all count.
         progress: whether long stages show a bar.
         latency: whether latency is measured for the report.
         latency_batch: samples in the feed that is timed; None for one, or for the batch size the
             model is fixed to.
+        latency_shape: input name -> shape of the feed that is timed, batch included, where samples
+            differ; None for the most common one.
         threads: threads within one operator while latency is measured.
         evaluate: judges a model by a function of what it predicts, or ``file.py:function``;
             higher is better.
@@ -104,9 +109,11 @@ class Options:
     max_memory: int | None = None
     seed: int = 0
     preprocessing: Preprocessing | None = None
+    mask: str | None = None
     progress: bool = False
     latency: bool = True
     latency_batch: int | None = None
+    latency_shape: Mapping[str, tuple[int, ...]] | None = None
     threads: int = 1
     evaluate: str | UserMetric | None = None
     labels: Labels | None = None
@@ -137,6 +144,10 @@ class Options:
             raise ValueError(f"cache_size must not be negative, but is {self.cache_size}")
         if self.evaluate is not None and self.labels is not None:
             raise ValueError("evaluate and labels are two ways to judge a model; give one")
+        if self.mask is not None and self.refine is not None:
+            raise ValueError(
+                "refining does not leave masked positions out; give a mask or refine, not both"
+            )
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, but is {self.seed}")
         _check_pattern(self.include)

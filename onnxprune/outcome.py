@@ -93,6 +93,7 @@ def describe(
     split: Split,
     options: Options,
     metric: Metric | None = None,
+    doubts: Sequence[str] = (),
     *,
     model: str,
     started: datetime,
@@ -105,6 +106,7 @@ def describe(
         split: which samples it used for what.
         options: its settings.
         metric: the user's metric.
+        doubts: what is odd about the samples.
         model: name of the model's file, or of its graph.
         started: when it started, with the offset from UTC.
     """
@@ -123,7 +125,7 @@ def describe(
         groups=_groups(outcome, options),
         layers=_layers(outcome),
         frozen=frozen_rows(outcome.study.network, outcome.cost),
-        notes=_notes(outcome, split) + _coarse(targets, options, split),
+        notes=[*doubts, *_notes(outcome, split), *_coarse(targets, options, split)],
         refinement=outcome.refinement,
     )
 
@@ -186,9 +188,11 @@ def settings_of(targets: Sequence[Target], options: Options) -> dict[str, object
         "refine": None if options.refine is None else options.refine.settings(),
         "provider": options.provider,
         "num_samples": options.num_samples,
+        "mask": options.mask,
         "batch": options.batch,
         "threads": options.threads,
         "latency_batch": options.latency_batch,
+        "latency_shape": options.latency_shape and dict(options.latency_shape),
         "seed": options.seed,
         "versions": {
             **{name: version(name) for name in ("onnxprune", "onnx", "numpy", "scipy")},

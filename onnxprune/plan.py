@@ -217,10 +217,13 @@ class Plan:
     Attributes:
         model: digest of the model the plan was made for.
         edits: the edits; groups and sections without one stay whole.
+        record: what the run that made the plan measured, which ``apply`` writes into the model if
+            neither edits nor weights are others since; empty for a plan that no run made.
     """
 
     model: str
     edits: tuple[Edit, ...]
+    record: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def keeps(self) -> tuple[Keep, ...]:
@@ -245,7 +248,9 @@ class Plan:
             OnnxPruneError: it cannot be written.
         """
         edits = [edit.to_dict() for edit in self.edits]
-        document = {"format": FORMAT, "model": self.model, "edits": edits}
+        document: dict[str, Any] = {"format": FORMAT, "model": self.model, "edits": edits}
+        if self.record:
+            document["record"] = dict(self.record)
         with replacing(Path(path)) as temporary, explained(Path(path)):
             temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
@@ -263,7 +268,9 @@ class Plan:
                     f"{path}: a plan of format {document['format']}, made by another version of "
                     f"onnxprune; this one reads format {FORMAT}. Make the plan again with --plan"
                 )
-            return cls(str(document["model"]), tuple(_edit(e) for e in document["edits"]))
+            record = {str(k): str(v) for k, v in document.get("record", {}).items()}
+            edits = tuple(_edit(e) for e in document["edits"])
+            return cls(str(document["model"]), edits, record)
         except PlanMismatchError as error:
             named = str(error).startswith(f"{path}: ")
             raise PlanMismatchError(str(error) if named else f"{path}: {error}") from error

@@ -28,6 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxprune.arrays import Array
 from onnxprune.extract import all_names, extract
 from onnxprune.linear_map import Window
+from onnxprune.row_layout import RowLayout
 from onnxprune.sampling import GramRequest
 
 _OPSET_WITH_PADS_AS_INPUT = 11
@@ -45,12 +46,15 @@ class Probe:
             or of its rows, shape (parts, rows, features + 1).
         uniforms: name of the input that takes the shard's numbers (``sampling.draw_uniforms``).
         uniform_count: how many numbers it takes.
+        picks: for each request that takes the rows that a mask counts, the name of the input for
+            their numbers; None for the others.
     """
 
     model: onnx.ModelProto
     outputs: tuple[str, ...]
     uniforms: str
     uniform_count: int
+    picks: tuple[str | None, ...] = ()
 
 
 def probe(model: onnx.ModelProto, requests: Sequence[GramRequest]) -> Probe:
@@ -62,9 +66,12 @@ def probe(model: onnx.ModelProto, requests: Sequence[GramRequest]) -> Probe:
     """
     writer = _Writer(model)
     uniforms = writer.name("uniforms")
+    alike: dict[tuple[RowLayout, int], str] = {}
+    picks: list[str | None] = []
     outputs, types = [], []
     for request in requests:
-        rows = _rows(writer, request, uniforms)
+        picks.append(_picks(writer, request, alike))
+        rows = _rows(writer, request, uniforms, picks[-1])
         output = _gram(writer, request, rows)
         side = request.features + 1
         shape = [request.spec.parts, side, side]
@@ -74,7 +81,20 @@ def probe(model: onnx.ModelProto, requests: Sequence[GramRequest]) -> Probe:
     count = max(request.points for request in requests)
     entry = helper.make_tensor_value_info(uniforms, TensorProto.FLOAT, [count])
     probed.graph.input.append(entry)
-    return Probe(probed, tuple(outputs), uniforms, count)
+    for name in alike.values():
+        rows_taken = helper.make_tensor_value_info(name, TensorProto.INT64, [None])
+        probed.graph.input.append(rows_taken)
+    return Probe(probed, tuple(outputs), uniforms, count, tuple(picks))
+
+
+def _picks(
+    writer: _Writer, request: GramRequest, alike: dict[tuple[RowLayout, int], str]
+) -> str | None:
+    """The input that says which rows are taken, the same for requests that take the same."""
+    if request.layout is None:
+        return None
+    key = request.layout, request.points
+    return alike.setdefault(key, writer.name(f"rows_{len(alike)}"))
 
 
 class _Writer:
@@ -126,14 +146,14 @@ class _Writer:
         return self.add("Gather", self.add("Shape", tensor), self.ints(axis))
 
 
-def _rows(writer: _Writer, request: GramRequest, uniforms: str) -> str:
+def _rows(writer: _Writer, request: GramRequest, uniforms: str, picks: str | None) -> str:
     """The rows of one request with the constant 1 last, shape (parts, rows, features + 1)."""
     spec = request.spec
     activation = writer.add("Cast", spec.tensor, to=TensorProto.FLOAT)
     if spec.window is None:
-        values = _channel_values(writer, request, activation, uniforms)
+        values = _channel_values(writer, request, activation, uniforms, picks)
     else:
-        values = _patch_values(writer, spec.window, request, activation, uniforms)
+        values = _patch_values(writer, spec.window, request, activation, uniforms, picks)
     if spec.parts > 1:
         within = request.channels // spec.parts
         values = writer.reshape(values, -1, request.taps, spec.parts, within)
@@ -148,8 +168,13 @@ def _gram(writer: _Writer, request: GramRequest, rows: str) -> str:
     return writer.add("MatMul", transposed, rows)
 
 
-def _channel_values(writer: _Writer, request: GramRequest, values: str, uniforms: str) -> str:
-    """Channel values at the sampled positions, shape (samples, points, channels)."""
+def _channel_values(
+    writer: _Writer, request: GramRequest, values: str, uniforms: str, picks: str | None
+) -> str:
+    """Channel values at the sampled positions, shape (samples, points, channels).
+
+    Those of picked rows have the shape (rows, channels).
+    """
     spec = request.spec
     last = [axis for axis in (spec.apart, spec.axis) if axis is not None]
     order = [*spec.row_axes, *last]
@@ -162,36 +187,55 @@ def _channel_values(writer: _Writer, request: GramRequest, values: str, uniforms
             values = writer.reshape(values, 0, -1, request.channels, spec.fold)
             values = writer.add("Transpose", values, perm=[0, 1, 3, 2])
         values = writer.reshape(values, 0, -1, request.channels)
+    if picks is not None:
+        return writer.add("Gather", writer.reshape(values, -1, request.channels), picks, axis=0)
     places = _positions(writer, request.points, uniforms, writer.extent(values, 1))
     return writer.add("Gather", values, places, axis=1)
 
 
 def _patch_values(
-    writer: _Writer, window: Window, request: GramRequest, values: str, uniforms: str
+    writer: _Writer,
+    window: Window,
+    request: GramRequest,
+    values: str,
+    uniforms: str,
+    picks: str | None,
 ) -> str:
-    """Patches at the sampled positions, shape (samples, points * taps, channels)."""
+    """Patches at the sampled positions, shape (samples, points * taps, channels).
+
+    Those of picked rows have the shape (rows * taps, channels).
+    """
     spatial = len(window.kernel)
     values = writer.add("Transpose", values, perm=[0, *range(2, 2 + spatial), 1])
     values = writer.pad(values, [0, *window.pads_begin, 0], [0, *window.pads_end, 0], 0.0)
     sizes = [writer.extent(values, axis) for axis in range(1, 1 + spatial)]
-    places = _patch_places(writer, window, request.points, uniforms, sizes)
-    values = writer.reshape(values, 0, -1, request.channels)
-    return writer.add("Gather", values, places, axis=1)
-
-
-def _patch_places(
-    writer: _Writer,
-    window: Window,
-    points: int,
-    uniforms: str,
-    sizes: Sequence[str],
-) -> str:
-    """Flat places of every tap of every sampled window, shape (points * taps,)."""
     extents = [_window_extent(writer, window, axis, size) for axis, size in enumerate(sizes)]
+    total = _product(writer, extents)
+    if picks is None:
+        flat = _positions(writer, request.points, uniforms, total)
+        places = writer.reshape(_patch_places(writer, window, flat, extents, sizes), -1)
+        values = writer.reshape(values, 0, -1, request.channels)
+        return writer.add("Gather", values, places, axis=1)
+    sample = writer.add("Div", picks, total)
+    flat = writer.add("Sub", picks, writer.add("Mul", sample, total))
+    first = writer.add("Mul", sample, _product(writer, sizes))
+    places = _patch_places(writer, window, flat, extents, sizes)
+    places = writer.add("Add", places, writer.reshape(first, -1, 1))
+    values = writer.reshape(values, -1, request.channels)
+    return writer.add("Gather", values, writer.reshape(places, -1), axis=0)
+
+
+def _product(writer: _Writer, extents: Sequence[str]) -> str:
     total = extents[0]
     for extent in extents[1:]:
         total = writer.add("Mul", total, extent)
-    flat = _positions(writer, points, uniforms, total)
+    return total
+
+
+def _patch_places(
+    writer: _Writer, window: Window, flat: str, extents: Sequence[str], sizes: Sequence[str]
+) -> str:
+    """Flat places of every tap of the windows with these numbers, shape (windows, taps)."""
     coordinates = []  # of every window, last axis first
     for extent in reversed(extents):
         quotient = writer.add("Div", flat, extent)
@@ -206,7 +250,7 @@ def _patch_places(
         if places:
             place = writer.add("Add", writer.add("Mul", places, sizes[axis]), place)
         places = place
-    return writer.reshape(places, -1)
+    return places
 
 
 def _window_extent(writer: _Writer, window: Window, axis: int, size: str) -> str:

@@ -12,6 +12,7 @@ from onnxprune.cost import parameter_count
 from onnxprune.finishing import Finisher
 from onnxprune.groundwork import Groundwork
 from onnxprune.measurement import require_sense
+from onnxprune.metadata import RESERVED
 from onnxprune.model import file_bytes
 from onnxprune.outcome import Outcome
 from onnxprune.search import ROUNDS, Search, require_held
@@ -106,7 +107,7 @@ class Pursuit:
             scope.sizes,
             scope.channels,
             parameter_count(ground.original),
-            files=FileSizes(file_bytes(ground.original), file_bytes(ground.canonical)),
+            files=FileSizes(file_bytes(ground.original), file_bytes(ground.canonical) + RESERVED),
             latency=ground.predicted_latency,
         )
         scope.require_reachable(bounds)  # before the samples are run, not after

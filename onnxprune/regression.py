@@ -210,7 +210,9 @@ class Regression:
         spec = FeatureSpec(
             linear_map.y.name, missing.ndim, linear_map.y_axis, parts=linear_map.groups
         )
-        wanted = GramRequest(spec, missing.shape[linear_map.y_axis], request.points)
+        wanted = GramRequest(
+            spec, missing.shape[linear_map.y_axis], request.points, picked=request.picked
+        )
         return feature_rows(wanted, missing, uniforms).astype(np.float32)
 
     def problems(self, fit: Moments, tune: Moments) -> list[LayerProblem]:

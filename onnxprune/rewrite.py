@@ -16,6 +16,7 @@ from onnxprune.dropping import chosen_sections, drop
 from onnxprune.errors import PlanMismatchError
 from onnxprune.groups import find_groups
 from onnxprune.linear_map import LinearMap, added_constant, results
+from onnxprune.metadata import record_for, stamp
 from onnxprune.model import export_graph
 from onnxprune.names import fresh
 from onnxprune.network import FROZEN, Network
@@ -38,7 +39,8 @@ def apply(model: onnx.ModelProto, plan: Plan, weights: Weights = NO_WEIGHTS) -> 
             written over what this makes.
 
     Returns:
-        The pruned model, with the header, inputs and outputs of ``model``.
+        The pruned model, with the header, inputs and outputs of ``model``, and the plan's record
+        as far as it holds.
 
     Raises:
         PlanMismatchError: the plan or the weights belong to another model.
@@ -65,6 +67,7 @@ def apply(model: onnx.ModelProto, plan: Plan, weights: Weights = NO_WEIGHTS) -> 
     network.graph.cleanup()
     pruned = export_graph(network.graph, model)
     _write_refined(pruned, weights.refined)
+    stamp(pruned, record_for(plan.record, plan.fingerprint, len(weights.arrays)))
     return pruned
 
 

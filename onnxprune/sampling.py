@@ -15,13 +15,14 @@ only on a position that neighbouring intervals share: nearly a draw without repl
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.arrays import IndexArray
+from onnxprune.arrays import Array, IndexArray
 from onnxprune.linear_map import FeatureSpec, Window
+from onnxprune.row_layout import RowLayout
 
 # Bytes of one probe's rows (patches) for one batch; one probe's rows are alive at a time.
 MAX_ROW_BYTES = 256 * 2**20
@@ -40,11 +41,15 @@ class GramRequest:
         spec: which features.
         extent: length of the activation's channel axis, all parts together.
         points: how many positions of a sample are drawn for each batch.
+        layout: where a mask says which rows count, how they follow from its positions.
+        picked: the rows of one batch that are taken, in place of drawn positions.
     """
 
     spec: FeatureSpec
     extent: int
     points: int
+    layout: RowLayout | None = None
+    picked: IndexArray | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.extent % (self.spec.fold * self.spec.parts):
@@ -52,6 +57,17 @@ class GramRequest:
                 f"{self.spec.tensor}: axis of {self.extent} does not divide into parts of "
                 f"{self.spec.parts} with {self.spec.fold} positions"
             )
+
+    def of_batch(self, mask: Array | None, uniforms: NDArray[np.float32]) -> GramRequest:
+        """The request for one batch, with the rows that are taken if a mask says which count.
+
+        Args:
+            mask: shape (samples, positions); None where there is none.
+            uniforms: the shard's numbers.
+        """
+        if mask is None or self.layout is None:
+            return self
+        return replace(self, picked=self.layout.drawn(mask, self.points, uniforms))
 
     @property
     def channels(self) -> int:
@@ -105,6 +121,7 @@ def request_for(
     samples: int,
     batch: int,
     rows_per_feature: int,
+    layout: RowLayout | None = None,
 ) -> GramRequest:
     """Chooses the number of positions: enough rows for the features, within memory.
 
@@ -114,6 +131,8 @@ def request_for(
         samples: how many samples will be seen in all.
         batch: how many of them at once.
         rows_per_feature: rows wanted for each feature.
+        layout: how rows follow from the positions of a mask, if there is one: then how many
+            positions there are does not matter, for most may be padding.
     """
     extent = shape[spec.axis]
     assert extent is not None
@@ -122,8 +141,9 @@ def request_for(
     wanted = max(MIN_POINTS, math.ceil(rows_per_feature * features / samples))
     row_bytes = 4 * spec.parts * (features + 1)
     affordable = max(1, min(MAX_ROW_BYTES // row_bytes, MAX_ROWS) // batch)
-    total = total_positions(spec, shape)
-    return GramRequest(spec, extent, min(wanted, affordable, wanted if total is None else total))
+    total = total_positions(spec, shape) if layout is None else None
+    points = min(wanted, affordable, wanted if total is None else total)
+    return GramRequest(spec, extent, points, layout)
 
 
 def draw_uniforms(seed: int, shard: int, count: int) -> NDArray[np.float32]:

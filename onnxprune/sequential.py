@@ -29,6 +29,7 @@ from onnxprune.recovery import LeastSquares, Recovery, Solution
 from onnxprune.rectified import Misses
 from onnxprune.refit import Prior, as_it_is, padded
 from onnxprune.regression import Regression
+from onnxprune.row_mask import RowMask
 from onnxprune.runtime import Provider
 from onnxprune.sampling import request_for
 from onnxprune.side_by_side import Frontier, Key, SideBySide
@@ -102,13 +103,15 @@ def refit_in_order(
     sites = [site for stage in stages for site in stage.sites]
     views = consumer_views(study.network, {site.name for site in sites}, study.max_features)
     shapes = known_shapes(study.canonical, {site.x for site in sites})
-    compared = VariantDistances.of(full.model, next(iter(tune)), len(fit), len(plans))
+    mask = study.mask
+    held = set() if mask is None else {mask.name}
+    compared = VariantDistances.of(full.model, next(iter(tune)), len(fit), len(plans), mask)
     store: TensorStore[Key]
     with TensorStore(max_memory) as store:
         networks = SideBySide(
             full.model,
             [*(stage.cut for stage in stages), len(full.model.graph.node)],
-            [*(stage.wanted for stage in stages), set(compared.outputs)],
+            [*(stage.wanted | held for stage in stages), set(compared.outputs) | held],
             itertools.chain(fit, tune),
             [plan.changes for plan in plans],
             store,
@@ -117,7 +120,7 @@ def refit_in_order(
         )
         sets = (fit, tune) if choose_on_tune else (fit,)
         for number, stage in enumerate(stages):
-            rows = _rows(stage, shapes, views, plans, sets, seed, widest)
+            rows = _rows(stage, shapes, views, plans, sets, seed, widest, mask)
             sums: Sums = {}
             label = f"refitting, stage {number + 1} of {len(stages)}"
             sums = networks.advance(rows.of_batch, rows.add, sums, label=label)
@@ -246,6 +249,7 @@ def _rows(
     sets: Sequence[Batches],
     seed: int,
     widest: int | None,
+    mask: RowMask | None,
 ) -> StageRows:
     """How the consumers of a stage are seen."""
     requests = {
@@ -256,6 +260,7 @@ def _rows(
                 samples=batches.indices.size,
                 batch=batches.size,
                 rows_per_feature=ROWS_PER_FEATURE,
+                layout=None if mask is None else mask.layout(views[site.name].specs[0]),
             )
             for batches in sets
         ]
@@ -269,4 +274,5 @@ def _rows(
                 regression = plan.regression(views[site.name])
                 if widest is None or regression.features <= widest:
                     regressions[variant, site.name] = regression
-    return StageRows(stage.sites, regressions, requests, len(sets[FIT]), seed)
+    name = None if mask is None else mask.name
+    return StageRows(stage.sites, regressions, requests, len(sets[FIT]), seed, name)

@@ -47,6 +47,7 @@ class StageRows:
         requests: consumer -> which rows are taken, to fit on and, where wanted, to tune on.
         fit_batches: how many batches there are to fit on; those to tune on follow.
         seed: of the drawn positions.
+        mask: the input that says which positions count; None for all.
     """
 
     sites: Sequence[Site]
@@ -54,10 +55,11 @@ class StageRows:
     requests: Mapping[str, Sequence[GramRequest]]
     fit_batches: int
     seed: int = 0
+    mask: str | None = None
 
     def of_batch(self, batch: int, frontier: Frontier) -> tuple[int, dict[Reader, Moments]]:
         """Which samples a batch belongs to, and its moments."""
-        which, looks = self._looks(batch)
+        which, looks = self._looks(batch, frontier)
         found = {}
         for look in looks:
             for variant, y in self._targets(look, frontier):
@@ -78,7 +80,7 @@ class StageRows:
             solved: weights of shape (parts, outputs, kept features), biases (parts, outputs).
         """
         found = {}
-        for look in self._looks(batch)[1]:
+        for look in self._looks(batch, frontier)[1]:
             site = look.site
             if site.active is None or not any(name == site.name for _, name in solved):
                 continue
@@ -104,8 +106,9 @@ class StageRows:
         site = next(site for site in self.sites if site.name == reader[1])
         return site.active is not None and self.regressions[reader].takes_missing
 
-    def _looks(self, batch: int) -> tuple[int, list[_Look]]:
+    def _looks(self, batch: int, frontier: Frontier) -> tuple[int, list[_Look]]:
         """Which samples a batch belongs to, and how the sites see it."""
+        mask = None if self.mask is None else frontier.original(self.mask)
         which = FIT if batch < self.fit_batches else TUNE
         shard = batch - which * self.fit_batches
         looks = []
@@ -113,7 +116,7 @@ class StageRows:
             if which < len(self.requests[site.name]):
                 request = self.requests[site.name][which]
                 uniforms = draw_uniforms(self.seed + which, shard, request.points)
-                looks.append(_Look(site, request, uniforms))
+                looks.append(_Look(site, request.of_batch(mask, uniforms), uniforms))
         return which, looks
 
     def _targets(self, look: _Look, frontier: Frontier) -> Iterator[tuple[int, Array]]:

@@ -24,6 +24,7 @@ from onnxprune.gram import Gram
 from onnxprune.host_gram import host_gram
 from onnxprune.linear_map import FeatureSpec
 from onnxprune.probe import probe
+from onnxprune.row_mask import RowMask
 from onnxprune.runtime import Provider, Session
 from onnxprune.sampling import GramRequest, draw_uniforms, request_for
 
@@ -47,6 +48,7 @@ def collect(
     rows_per_feature: int = ROWS_PER_FEATURE,
     provider: Provider = "cpu",
     threads: int | None = None,
+    mask: RowMask | None = None,
 ) -> dict[FeatureSpec, Gram]:
     """Collects the Gram of every spec's features, each distinct spec once.
 
@@ -67,6 +69,7 @@ def collect(
         rows_per_feature: rows wanted for each feature.
         provider: where the model runs.
         threads: threads within one operator; None leaves the choice to onnxruntime.
+        mask: says which positions count; None for all.
 
     Returns:
         spec -> Gram, features ordered (channel, tap) and the constant last.
@@ -82,8 +85,9 @@ def collect(
     if first is None or samples < 1:
         raise CalibrationError("no calibration samples: the Gram matrices would be empty")
     distinct = list(dict.fromkeys(specs))
-    requests = _requests(model, distinct, samples, _batch_size(first), rows_per_feature)
-    task, tap_major = _task(back_end, model, requests, seed, provider, threads)
+    requests = _requests(model, distinct, samples, _batch_size(first), rows_per_feature, mask)
+    masked = None if mask is None else mask.name
+    task, tap_major = _task(back_end, model, requests, seed, provider, threads, masked)
     grams = (executor or InProcess()).map_reduce(
         task,
         itertools.chain([first], iterator),
@@ -116,6 +120,7 @@ def _requests(
     samples: int,
     batch: int,
     rows_per_feature: int,
+    mask: RowMask | None,
 ) -> list[GramRequest]:
     shapes = known_shapes(model, {spec.tensor for spec in specs})
     requests = []
@@ -128,7 +133,12 @@ def _requests(
             )
         requests.append(
             request_for(
-                spec, shape, samples=samples, batch=batch, rows_per_feature=rows_per_feature
+                spec,
+                shape,
+                samples=samples,
+                batch=batch,
+                rows_per_feature=rows_per_feature,
+                layout=None if mask is None else mask.layout(spec),
             )
         )
     return requests
@@ -146,14 +156,15 @@ def _task(
     seed: int,
     provider: Provider,
     threads: int | None,
+    mask: str | None,
 ) -> tuple[_Task, bool]:
     """The task of a shard, and whether its features are ordered (tap, channel)."""
     if back_end == "graph":
         try:
-            return _graph_task(model, requests, seed, provider, threads), True
+            return _graph_task(model, requests, seed, provider, threads, mask), True
         except UnsupportedModelError as error:
             logger.warning("statistics are reduced in NumPy, which is slower: %s", error)
-    return _host_task(model, requests, seed, provider, threads), False
+    return _host_task(model, requests, seed, provider, threads, mask), False
 
 
 def _graph_task(
@@ -162,13 +173,20 @@ def _graph_task(
     seed: int,
     provider: Provider,
     threads: int | None,
+    mask: str | None,
 ) -> _Task:
     probed = probe(model, requests)
     session = Session(probed.model, provider=provider, threads=threads, arena=False)
 
     def task(shard: int, feed: Feed) -> _BatchGrams:
         uniforms = draw_uniforms(seed, shard, probed.uniform_count)
-        grams: _BatchGrams = session.run({**feed, probed.uniforms: uniforms}, probed.outputs)
+        given = {**feed, probed.uniforms: uniforms}
+        for name, request in zip(probed.picks, requests, strict=True):
+            if name is not None and name not in given and mask is not None:
+                picked = request.of_batch(feed[mask], uniforms).picked
+                assert picked is not None
+                given[name] = picked
+        grams: _BatchGrams = session.run(given, probed.outputs)
         _check_finite(requests, grams, shard)
         return grams
 
@@ -181,6 +199,7 @@ def _host_task(
     seed: int,
     provider: Provider,
     threads: int | None,
+    mask: str | None,
 ) -> _Task:
     inputs = {value.name for value in model.graph.input}
     tensors = list(dict.fromkeys(r.spec.tensor for r in requests if r.spec.tensor not in inputs))
@@ -195,7 +214,10 @@ def _host_task(
         if session is not None:
             values |= zip(tensors, session.run(feed, tensors), strict=True)
         uniforms = draw_uniforms(seed, shard, count)
-        grams: _BatchGrams = [host_gram(r, values[r.spec.tensor], uniforms) for r in requests]
+        said = None if mask is None else feed[mask]
+        grams: _BatchGrams = [
+            host_gram(r.of_batch(said, uniforms), values[r.spec.tensor], uniforms) for r in requests
+        ]
         _check_finite(requests, grams, shard)
         return grams
 

@@ -31,6 +31,7 @@ from onnxprune.problems import (
 )
 from onnxprune.progress import shown
 from onnxprune.recovery import FixedRidge, LeastSquares, NoRecovery, Recovery
+from onnxprune.row_mask import RowMask
 from onnxprune.saved_moments import SavedMoments
 from onnxprune.scope import Scope
 from onnxprune.statistics import collect, sums_bytes
@@ -47,6 +48,8 @@ FEW_ROWS = 5
 class Batches:
     """Some of the samples in batches, as often as they are asked for.
 
+    Samples of equal shapes are together, those of the most common shapes first.
+
     Attributes:
         samples: all samples.
         indices: which of them.
@@ -58,10 +61,19 @@ class Batches:
     size: int
 
     def __iter__(self) -> Iterator[Feed]:
-        return self.samples.batches(self.indices, self.size)
+        parts = self._parts
+        order = np.concatenate(parts) if parts else self.indices
+        return self.samples.batches(order, self.size)
 
     def __len__(self) -> int:
-        return -(-self.indices.size // (self.samples.batch_extent or self.size))
+        fixed = self.samples.batch_extent
+        if fixed is not None:  # what does not fill a batch is left out
+            return sum(part.size // fixed for part in self._parts)
+        return sum(-(-part.size // self.size) for part in self._parts)
+
+    @cached_property
+    def _parts(self) -> list[IndexArray]:
+        return self.samples.by_shape(self.indices)
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,7 @@ class Study(Scope):
         recovery: how consumers are refitted in the end.
         trial_recovery: how they are in trials.
         max_features: consumers that read more features are stacked (see ``problems``).
+        mask: says which positions count; None for all.
     """
 
     canonical: onnx.ModelProto
@@ -87,6 +100,7 @@ class Study(Scope):
     recovery: Recovery
     trial_recovery: Recovery
     max_features: int = MAX_FEATURES
+    mask: RowMask | None = None
 
     @cached_property
     def full_size(self) -> FullSize:
@@ -124,6 +138,7 @@ def study(
     executor: Executor,
     learnt: SavedMoments | None = None,
     memory: StudyMemory = NO_MEMORY,
+    mask: RowMask | None = None,
 ) -> Study:
     """Collect the statistics of all consumers, if none were learnt, and rank all channels."""
     network, groups = scope.network, scope.groups
@@ -134,7 +149,15 @@ def study(
     recover = not isinstance(recovery, NoRecovery)
     contractions = contraction_views(canonical, network, groups, recover=recover)
     layers = observed(
-        canonical, {**views, **contractions}, samples, split, options, executor, learnt, memory
+        canonical,
+        {**views, **contractions},
+        samples,
+        split,
+        options,
+        executor,
+        learnt,
+        memory,
+        mask,
     )
     criterion, progress = options.make_criterion(), options.progress
     return Study(
@@ -152,6 +175,7 @@ def study(
         QUICK_RECOVERY if isinstance(recovery, LeastSquares) else recovery,
         max_features=max_features,
         sections=scope.sections,
+        mask=mask,
     )
 
 
@@ -164,6 +188,7 @@ def observed(
     executor: Executor,
     learnt: SavedMoments | None = None,
     memory: StudyMemory = NO_MEMORY,
+    mask: RowMask | None = None,
 ) -> ProblemStore:
     """The problems of these layers; under a limit of memory, collected some layers at a time.
 
@@ -180,9 +205,11 @@ def observed(
             known = learnt.of(name, view.specs)
             layers.add(name, view.problems(known, known))
         return layers
+    if mask is not None:
+        mask.check_follows(spec for view in views.values() for spec in view.specs)
     for names in passes(canonical, views, None if limit is None else limit // 4):
         specs = [spec for name in names for spec in views[name].specs]
-        make = partial(observe, canonical, specs, samples, split, options, executor)
+        make = partial(observe, canonical, specs, samples, split, options, executor, mask)
         grams = memory.moments(specs, make)
         for name in names:
             layers.add(name, views[name].problems(*grams))
@@ -217,6 +244,7 @@ def observe(
     split: Split,
     options: Options,
     executor: Executor,
+    mask: RowMask | None = None,
 ) -> tuple[dict[FeatureSpec, Gram], dict[FeatureSpec, Gram]]:
     """The Grams of these features: a pass over the samples to fit on, one over those to tune on."""
     fit, tune = (
@@ -228,6 +256,7 @@ def observe(
             seed=options.seed + number,
             executor=executor,
             provider=options.provider,
+            mask=mask,
         )
         for number, indices in enumerate((split.fit, split.tune))
     )

@@ -24,6 +24,7 @@ from onnxprune.inspection import (
     few,
     heaviest_first,
 )
+from onnxprune.metadata import records
 from onnxprune.network import ChannelGroup, FrozenChannels, Network
 from onnxprune.sections import find_sections
 
@@ -67,6 +68,7 @@ def _survey(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> In
         ),
         frozen_sections=[FrozenSectionRow(s.name, s.reason) for s in sections.frozen],
         notes=_left_out(network, cost, inputs),
+        provenance=records(model),
     )
 
 

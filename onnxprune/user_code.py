@@ -65,6 +65,8 @@ class UserFunction:
         sys.modules[MODULE_NAME] = self._module  # dataclasses and typing look their module up
         try:
             yield
+        except OnnxPruneError:
+            raise
         except (Exception, SystemExit) as error:  # a script may call sys.exit() on loading
             raise self._error(
                 f"{self.where}: raised {type(error).__name__}{self._line(error)}: {error}; "

@@ -15,6 +15,8 @@ from onnxprune.blame import complaint
 from onnxprune.comparison import OutputDistance, distances, is_numeric
 from onnxprune.errors import OnnxPruneError, ValidationError
 from onnxprune.executor import Executor, InProcess
+from onnxprune.metadata import own_entries
+from onnxprune.row_mask import RowMask, add_counted
 from onnxprune.runtime import ModelSource, Provider, Session
 from onnxprune.stand_ins import with_stand_ins
 
@@ -88,9 +90,11 @@ def check_interface(pruned: onnx.ModelProto, original: onnx.ModelProto) -> None:
                 f"the new model's graph {kind}s {names[0]} differ from the original's "
                 f"{names[1]} in name, type or shape"
             )
-    for field in ("ir_version", "opset_import", "metadata_props", "domain", "model_version"):
+    for field in ("ir_version", "opset_import", "domain", "model_version"):
         if getattr(pruned, field) != getattr(original, field):
             raise ValidationError(f"the new model's {field} differs from the original's")
+    if own_entries(pruned) != own_entries(original):
+        raise ValidationError("the new model's metadata_props differs from the original's")
 
 
 def compare(
@@ -99,6 +103,7 @@ def compare(
     batches: Iterable[Feed],
     executor: Executor | None = None,
     provider: Provider = "cpu",
+    mask: RowMask | None = None,
 ) -> list[OutputDistance]:
     """How far the outputs of two models are apart on some samples, for each output.
 
@@ -108,6 +113,7 @@ def compare(
         batches: samples.
         executor: where the batches run; by default here, one after the other.
         provider: onnxruntime provider.
+        mask: says which positions of outputs count; None for all.
 
     Returns:
         One distance for every output that is an array of numbers.
@@ -115,7 +121,7 @@ def compare(
     sessions = [Session(model, provider=provider, arena=False) for model in (original, changed)]
     names = list(sessions[0].outputs)
     first, second = (partial(session.run, outputs=names) for session in sessions)
-    return compare_runs(names, first, second, batches, executor)
+    return compare_runs(names, first, second, batches, executor, mask)
 
 
 def compare_runs(
@@ -124,6 +130,7 @@ def compare_runs(
     second: Callable[[Feed], list[Array]],
     batches: Iterable[Feed],
     executor: Executor | None = None,
+    mask: RowMask | None = None,
 ) -> list[OutputDistance]:
     """As ``compare``, for two functions that run a model each.
 
@@ -133,6 +140,7 @@ def compare_runs(
         second: the changed model.
         batches: samples.
         executor: where the batches run; by default here, one after the other.
+        mask: says which positions of outputs count; None for all.
     """
 
     def task(_: int, feed: Feed) -> tuple[Feed, list[list[Array]]]:
@@ -145,7 +153,7 @@ def compare_runs(
         feed, (reference, outputs) = partial
         total = total or distances(names, reference, feed)
         for distance, before, after in zip(total, reference, outputs, strict=True):
-            distance.add(before, after)
+            add_counted(distance, before, after, mask, None if mask is None else feed[mask.name])
         return total
 
     empty: list[OutputDistance] = []

@@ -41,6 +41,7 @@ GRAPH_HALF = (
     "groups",
     "linear_map",
     "mac_terms",
+    "metadata",
     "micro_model",
     "model",
     "movement",
@@ -159,12 +160,18 @@ def test_only_runtime_imports_onnxruntime(library: str) -> None:
 
 
 def test_nobody_imports_the_outermost_modules() -> None:
-    entrances = tuple(m for m in everything_but("cli", "__main__") if m != "onnxprune")
+    outermost = everything_but("cli", "olive", "__main__")
+    entrances = tuple(m for m in outermost if m != "onnxprune")
     assert exactly(entrances, inside("api", "cli")) == []
 
 
 def test_torch_stays_in_the_training_half() -> None:
     assert exactly(everything_but("train"), ("torch",)) == []
+
+
+def test_only_the_pass_imports_olive() -> None:
+    assert exactly(everything_but("olive.passes"), ("olive",)) == []
+    assert exactly(inside("olive.passes"), ("olive",)) != []
 
 
 def test_the_loop_of_training_knows_no_method():

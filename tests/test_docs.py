@@ -220,6 +220,7 @@ def test_the_results_are_those_measured(script, tables):
     ("script", "page"),
     [
         ("bench_papers", "papers"),
+        ("bench_pipelines", "pipelines"),
         ("bench_refinements", "decisions/0012-refinements-tried"),
         ("bench_data_free", "decisions/0015-data-free-moments"),
         ("bench_bases", "decisions/0016-basis-filters"),

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from onnxprune.calibration.feeds import Calibration
 from onnxprune.calibration.input_spec import InputSpec
-from onnxprune.calibration.preprocessing import IMAGENET, Preprocessing
+from onnxprune.calibration.preprocessing import Preprocessing
+from onnxprune.calibration.presets import IMAGENET, PRESETS
 from onnxprune.calibration.sources import CalibrationSource, load_calibration
 from onnxprune.calibration.splits import Split, split
 
 __all__ = [
     "IMAGENET",
+    "PRESETS",
     "Calibration",
     "CalibrationSource",
     "InputSpec",

@@ -15,7 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.array_archive import read_header, require_fitting, require_held
+from onnxprune.array_archive import (
+    read_array,
+    read_header,
+    require_fitting,
+    require_held,
+)
 from onnxprune.arrays import Array
 from onnxprune.calibration.input_spec import InputSpec, check_names, count_samples, same_count
 from onnxprune.calibration.stacks import Stack, only_input
@@ -33,16 +38,23 @@ class NpyFile:
         path: the file.
         count: number of samples.
         name: the input the array belongs to.
+        shape: the array's.
     """
 
     path: Path
     count: int
     name: str
+    shape: tuple[int, ...]
 
     @property
     def where(self) -> str:
         """The file's path."""
         return str(self.path)
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Input name -> shape of its array."""
+        return {self.name: self.shape}
 
     def load(self) -> Mapping[str, Array]:
         """Input name -> memory-mapped array."""
@@ -58,11 +70,13 @@ class NpzFile:
         path: the file.
         count: number of samples.
         keys: input name -> key in the file.
+        shapes: input name -> shape of its array.
     """
 
     path: Path
     count: int
     keys: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
 
     @property
     def where(self) -> str:
@@ -91,7 +105,7 @@ def _open_npy(path: Path, inputs: Sequence[InputSpec]) -> NpyFile:
         start = stream.tell()
         count = count_samples(spec, shape, dtype, str(path))
         require_held(shape, dtype, path.stat().st_size - start)
-    return NpyFile(path, count, spec.name)
+    return NpyFile(path, count, spec.name, shape)
 
 
 def _open_npz(path: Path, inputs: Sequence[InputSpec]) -> NpzFile:
@@ -103,26 +117,41 @@ def _open_npz(path: Path, inputs: Sequence[InputSpec]) -> NpzFile:
         else:
             check_names(members, inputs, str(path))
             keys = {spec.name: spec.name for spec in inputs}
-        counts = {
-            spec.name: _count_member(path, archive, members[keys[spec.name]], spec)
-            for spec in inputs
-        }
-    return NpzFile(path, same_count(counts, str(path)), keys)
+        shapes, counts = {}, {}
+        for spec in inputs:
+            member = members[keys[spec.name]]
+            shapes[spec.name], counts[spec.name] = _count_member(path, archive, member, spec)
+    return NpzFile(path, same_count(counts, str(path)), keys, shapes)
 
 
 def _count_member(
     path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, spec: InputSpec
-) -> int:
+) -> tuple[tuple[int, ...], int]:
+    """Shape of a member, and how many samples it holds."""
     with archive.open(member) as stream:
         shape, dtype = read_header(stream)
         start = stream.tell()
     count = count_samples(spec, shape, dtype, str(path))
     require_held(shape, dtype, member.file_size - start)
-    return count
+    return shape, count
+
+
+def npy_array(content: bytes, where: str) -> Array:
+    """The array in the bytes of an .npy file.
+
+    Args:
+        content: the whole file.
+        where: what to call it in messages.
+
+    Raises:
+        CalibrationError: it is damaged, or holds Python objects.
+    """
+    with _reading(where, ".npy"):
+        return read_array(content)
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Path | str, suffix: str | None = None) -> Iterator[None]:
     """Turn every way a damaged file can fail into an error that names it."""
     try:
         yield
@@ -130,6 +159,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # each compression and the zip format have errors of their own
         raise CalibrationError(
-            f"{path}: cannot be read as {path.suffix.lower()} ({error}); save it again with "
-            "numpy.save or numpy.savez, in several files if it is large (pickles are never loaded)."
+            f"{path}: cannot be read as {suffix or Path(path).suffix.lower()} ({error}); save it "
+            "again with numpy.save or numpy.savez, in several files if it is large (pickles are "
+            "never loaded)."
         ) from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 SUMMARY_BATCH = 8
 
+Shapes = tuple[tuple[int, ...], ...]
+"""The shapes of a sample's arrays, without the sample axis, in the order of the inputs."""
+
 
 class SampleStore(Protocol):
     """Single samples by index, read one at a time."""
@@ -24,6 +29,13 @@ class SampleStore(Protocol):
 
     def read(self, index: int) -> Feed:
         """Sample ``index``: input name -> array without the sample axis, in the input's type."""
+
+    def shapes(self, index: int) -> Shapes:
+        """The shapes of sample ``index``; cheap once ``check`` has seen it."""
+
+    @property
+    def images(self) -> bool:
+        """Whether pixels become values, as preprocessing says."""
 
     def check(self, indices: IndexArray) -> None:
         """Raise now what reading these samples would raise later, within bounded memory."""
@@ -39,6 +51,7 @@ class Calibration:
         store: where the samples are read from.
         inputs: the model's inputs.
         selected: array of shape (samples,): which samples of the store are used; None for all.
+        warning: what users must know of them; None for nothing.
     """
 
     def __init__(
@@ -46,7 +59,9 @@ class Calibration:
         store: SampleStore,
         inputs: Sequence[InputSpec],
         selected: IndexArray | None = None,
+        warning: str | None = None,
     ) -> None:
+        self.warning = warning
         self._store = store
         self._selected = np.arange(len(store), dtype=np.int64) if selected is None else selected
         self.inputs = tuple(inputs)
@@ -98,6 +113,23 @@ class Calibration:
             return (_stacked(run) for run in _runs(samples, batch_size))
         return self._full_batches(samples, self.batch_extent)
 
+    def by_shape(self, indices: IndexArray) -> list[IndexArray]:
+        """The given samples in parts of equal shapes, each part in their order.
+
+        Shapes that more of all samples have come first.
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        rank = self._shape_ranks[chosen]
+        return [chosen[rank == which] for which in np.unique(rank)]
+
+    @cached_property
+    def _shape_ranks(self) -> IndexArray:
+        """For every sample the place of its shapes among all, the most common first."""
+        shapes = [self._store.shapes(index) for index in self._selected.tolist()]
+        order = [shape for shape, _ in Counter(shapes).most_common()]
+        ranks = {shape: rank for rank, shape in enumerate(order)}
+        return np.array([ranks[shape] for shape in shapes], dtype=np.int64)
+
     def _full_batches(self, samples: Iterable[Feed], size: int) -> Iterator[Feed]:
         full, left_out = 0, 0
         for run in _runs(samples, size):
@@ -120,7 +152,8 @@ class Calibration:
 
         The figures are those of the first batch (at most 8 samples, or the model's fixed batch).
         """
-        first = np.arange(min(len(self), self.batch_extent or SUMMARY_BATCH), dtype=np.int64)
+        parts = self.by_shape(np.arange(len(self), dtype=np.int64))
+        first = parts[0][: self.batch_extent or SUMMARY_BATCH]
         feed = next(self.batches(first, SUMMARY_BATCH))
         noun = "sample" if len(self) == 1 else "samples"
         lines = [f"{len(self)} {noun}: {self._store.describe()}"]

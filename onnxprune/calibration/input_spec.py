@@ -27,17 +27,25 @@ class InputSpec:
         name: the input's name.
         shape: one entry per axis: an int is a fixed extent, a str (symbol) or None is dynamic.
         dtype: the element type.
+        below: for whole numbers that index a table of the model, how many entries that has.
     """
 
     name: str
     shape: tuple[int | str | None, ...]
     dtype: np.dtype[Any]
+    below: int | None = None
 
     @property
     def extents(self) -> tuple[int | None, ...]:
         """One entry per axis: the fixed extent, or None where it is dynamic."""
         # Some exporters write 0 or -1 where they mean "any".
         return tuple(d if isinstance(d, int) and d > 0 else None for d in self.shape)
+
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Whether an array of this shape, with the sample axis, can be fed."""
+        if len(shape) != len(self.shape) or min(shape, default=1) < 1:
+            return False
+        return all(fixed in (None, n) for fixed, n in zip(self.extents, shape, strict=True))
 
     def __str__(self) -> str:
         return f"{self.dtype} {format_shape(self.shape)}"
@@ -88,6 +96,13 @@ def check_names(found: Iterable[object], inputs: Sequence[InputSpec], where: str
     )
 
 
+def check_holds(found: Iterable[object], inputs: Sequence[InputSpec], where: str) -> None:
+    """Refuse arrays that lack one of the inputs; others may lie beside them."""
+    names = list(found)
+    if any(spec.name not in names for spec in inputs):
+        check_names(names, inputs, where)
+
+
 def _listed(names: Iterable[object]) -> str:
     return ", ".join(repr(name) for name in names)
 
@@ -123,6 +138,17 @@ def count_samples(spec: InputSpec, shape: tuple[int, ...], dtype: np.dtype[Any],
             f"{format_shape(spec.shape[1:])}; reshape, resize or transpose the samples to fit."
         )
     return count
+
+
+def one_sample(spec: InputSpec, values: Array, where: str) -> Array:
+    """An array that holds a single sample, without the sample axis, which may be there."""
+    count = count_samples(spec, values.shape, values.dtype, where)
+    if count != 1:
+        raise CalibrationError(
+            f"{where}, input {spec.name!r}: found {count} samples of shape "
+            f"{format_shape(values.shape[1:])}, expected one; divide them."
+        )
+    return values[0] if values.ndim == len(spec.shape) else values
 
 
 def same_count(counts: dict[str, int], where: str) -> int:
@@ -172,11 +198,23 @@ def convert(spec: InputSpec, values: Array, where: str) -> Array:
                 f"{at}: found values from {low} to {high} of type {found.dtype}, which do not fit "
                 f"the expected {wanted}; correct the values."
             )
+    if spec.below is not None and found.size:
+        _check_below(found, spec.below, at)
     with np.errstate(over="ignore"):  # an overflow is reported below, with its place
         result = found.astype(wanted, copy=False)
     if wanted.kind == "f" and not np.isfinite(result).all():
         raise CalibrationError(_not_finite(found, result, at))
     return result
+
+
+def _check_below(found: Array, below: int, at: str) -> None:
+    """Refuse whole numbers that the table they look up does not hold."""
+    low, high = int(found.min()), int(found.max())
+    if low < -below or high >= below:
+        raise CalibrationError(
+            f"{at}: found values from {low} to {high}, but the model looks them up in a table of "
+            f"{below} entries; check that they are of the vocabulary that the model was made for."
+        )
 
 
 def _not_finite(found: Array, result: Array, at: str) -> str:

@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from onnxprune.calibration.input_spec import InputSpec
-from onnxprune.calibration.stacks import MemoryStack, stacks_from_python
+from onnxprune.calibration.items import is_array, items_of
+from onnxprune.calibration.stacks import MemoryStack, stacks_from_python, stacks_of_items
 from onnxprune.errors import CalibrationError
 from onnxprune.user_code import UserFunction
 
 
-def stacks_from_script(path: Path, function: str, inputs: Sequence[InputSpec]) -> list[MemoryStack]:
+def stacks_from_script(
+    path: Path, function: str, inputs: Sequence[InputSpec], most: int | None = None
+) -> list[MemoryStack]:
     """Run ``function()`` of the file and take what it yields or returns.
 
     Args:
         path: the Python file.
-        function: name of a function without required arguments that yields (or returns)
-            dictionaries of arrays.
+        function: name of a function without required arguments that yields (or returns) samples:
+            anything that ``stacks_from_python`` takes.
         inputs: the model's inputs.
+        most: a stream is read until it has given so many samples; None for its end.
     """
     samples = UserFunction(path, function, CalibrationError)
     result = samples()
-    if isinstance(result, Iterable) and not isinstance(result, np.ndarray | Mapping | str):
-        result = _guarded(result, samples)
-    return stacks_from_python(result, inputs, samples.where)
+    if is_array(result) or isinstance(result, Mapping):
+        return stacks_from_python(result, inputs, samples.where)
+    with samples.running():
+        items = items_of(result, samples.where)
+    return stacks_of_items(_guarded(items, samples), inputs, samples.where, most)
 
 
-def _guarded(items: Iterable[object], code: UserFunction) -> Iterator[object]:
+def _guarded(items: Iterator[object], code: UserFunction) -> Iterator[object]:
     """The items; only what the user's code raises is reported as its failure."""
-    with code.running():
-        iterator = iter(items)
     end = object()
     while True:
         with code.running():
-            item = next(iterator, end)
+            item = next(items, end)
         if item is end:
             return
         yield item

@@ -6,13 +6,14 @@ input's samples along axis 0, or one sample without that axis.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from onnxprune.arrays import Array, Feed, IndexArray
+from onnxprune.calibration.feeds import Shapes
 from onnxprune.calibration.input_spec import (
     InputSpec,
     check_names,
@@ -20,6 +21,7 @@ from onnxprune.calibration.input_spec import (
     count_samples,
     same_count,
 )
+from onnxprune.calibration.items import as_array, is_array, items_of, named_item
 from onnxprune.errors import CalibrationError
 
 
@@ -33,6 +35,10 @@ class Stack(Protocol):
     @property
     def count(self) -> int:
         """How many samples the stack holds."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Input name -> shape of its array, with or without the sample axis."""
 
     def load(self) -> Mapping[str, Array]:
         """Input name -> array, with or without the sample axis; memory-mapped where possible."""
@@ -51,6 +57,11 @@ class MemoryStack:
     where: str
     count: int
     arrays: Mapping[str, Array]
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Input name -> shape of its array."""
+        return {name: array.shape for name, array in self.arrays.items()}
 
     def load(self) -> Mapping[str, Array]:
         """The arrays themselves."""
@@ -78,7 +89,7 @@ class StackStore:
 
     def read(self, index: int) -> Feed:
         """Sample ``index``: input name -> array without the sample axis, in the input's type."""
-        position = int(np.searchsorted(self._ends, index, side="right"))
+        position = self._position(index)
         stack = self._stacks[position]
         row = index - int(self._ends[position]) + stack.count
         where = f"{stack.where}, sample {row}" if stack.count > 1 else stack.where
@@ -91,6 +102,19 @@ class StackStore:
             for spec in self._inputs
         }
 
+    def shapes(self, index: int) -> Shapes:
+        """The shapes of sample ``index``; nothing is read."""
+        shapes = self._stacks[self._position(index)].shapes
+        return tuple(
+            shapes[spec.name][-len(spec.shape) + 1 :] if len(spec.shape) > 1 else ()
+            for spec in self._inputs
+        )
+
+    @property
+    def images(self) -> bool:
+        """They are arrays."""
+        return False
+
     def check(self, indices: IndexArray) -> None:
         """Read every sample once, so that a bad value is reported now, not after an hour."""
         for index in indices:
@@ -100,59 +124,64 @@ class StackStore:
         """What the samples are, for people."""
         return f"arrays of {self._name}"
 
+    def _position(self, index: int) -> int:
+        """Which stack a sample is in."""
+        return int(np.searchsorted(self._ends, index, side="right"))
+
+
+def _own_shape(shape: tuple[int, ...], spec: InputSpec) -> tuple[int, ...]:
+    return shape[1:] if len(shape) == len(spec.shape) else shape
+
 
 def _sample(array: Array, row: int, spec: InputSpec) -> Array:
     return np.asarray(array[row] if array.ndim == len(spec.shape) else array)
 
 
 def stacks_from_python(
-    source: object, inputs: Sequence[InputSpec], where: str
+    source: object, inputs: Sequence[InputSpec], where: str, most: int | None = None
 ) -> list[MemoryStack]:
     """The stacks of a Python object.
 
     Args:
-        source: an array (for a model with one input), a dictionary of arrays, an iterable of
-            such dictionaries, or an onnxruntime CalibrationDataReader. Iterables are read to
-            their end and kept in memory.
+        source: an array (for a model with one input), a dictionary of arrays, or a stream of
+            samples (see ``items``), which is kept in memory.
         inputs: the model's inputs.
         where: what to call the source in messages.
+        most: a stream is read until it has given so many samples; None for its end.
     """
-    if isinstance(source, np.ndarray):
-        return [_array_stack(source, inputs, where)]
+    if is_array(source):
+        return [_array_stack(as_array(source, inputs[0], where), inputs, where)]
     if isinstance(source, Mapping):
+        check_names(source, inputs, where)
         return [_mapping_stack(source, inputs, where)]
-    stacks = []
-    for number, item in enumerate(_items(source, where)):
+    if isinstance(source, list):  # it is in memory as a whole, whatever is taken of it
+        most = None
+    return stacks_of_items(items_of(source, where), inputs, where, most)
+
+
+def stacks_of_items(
+    items: Iterable[object], inputs: Sequence[InputSpec], where: str, most: int | None = None
+) -> list[MemoryStack]:
+    """The stacks of a stream of samples; see ``stacks_from_python``."""
+    stacks: list[MemoryStack] = []
+    count = 0
+    for number, item in enumerate(items):
         here = f"{where}, item {number}"
-        if not isinstance(item, Mapping):
-            raise CalibrationError(
-                f"{here}: found {type(item).__name__}, expected a dictionary of arrays with the "
-                f"keys {', '.join(repr(spec.name) for spec in inputs)}."
-            )
-        stack = _mapping_stack(item, inputs, here)
+        stack = _mapping_stack(named_item(item, inputs, here), inputs, here)
         # Copied, since generators like to fill and yield the same buffer again and again.
         arrays = {
             spec.name: np.array(convert(spec, stack.arrays[spec.name], here)) for spec in inputs
         }
         stacks.append(MemoryStack(here, stack.count, arrays))
+        count += stack.count
+        if most is not None and count >= most:
+            break
     if not stacks:
         raise CalibrationError(
             f"{where}: yielded no samples (a generator yields only once; has it been used "
             "before?); at least one is needed."
         )
     return stacks
-
-
-def _items(source: object, where: str) -> Iterator[object]:
-    get_next = getattr(source, "get_next", None)
-    if callable(get_next):  # onnxruntime's reader returns None at its end
-        return iter(get_next, None)
-    if isinstance(source, Iterable) and not isinstance(source, str | bytes):
-        return iter(source)
-    raise CalibrationError(
-        f"{where}: found {type(source).__name__}, expected an array, a dictionary of arrays or an "
-        "iterable of such dictionaries."
-    )
 
 
 def _array_stack(array: Array, inputs: Sequence[InputSpec], where: str) -> MemoryStack:
@@ -164,23 +193,12 @@ def _array_stack(array: Array, inputs: Sequence[InputSpec], where: str) -> Memor
 def _mapping_stack(
     source: Mapping[str, object], inputs: Sequence[InputSpec], where: str
 ) -> MemoryStack:
-    check_names(source, inputs, where)
-    arrays = {spec.name: _as_array(source[spec.name], spec, where) for spec in inputs}
+    arrays = {spec.name: as_array(source[spec.name], spec, where) for spec in inputs}
     counts = {
         spec.name: count_samples(spec, arrays[spec.name].shape, arrays[spec.name].dtype, where)
         for spec in inputs
     }
     return MemoryStack(where, same_count(counts, where), arrays)
-
-
-def _as_array(values: object, spec: InputSpec, where: str) -> Array:
-    try:
-        return np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise CalibrationError(
-            f"{where}, input {spec.name!r}: found {type(values).__name__}, which is not an array "
-            f"({error}); expected {spec}."
-        ) from error
 
 
 def only_input(inputs: Sequence[InputSpec], where: str) -> InputSpec:

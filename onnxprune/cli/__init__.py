@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from types import FrameType
+from collections.abc import Sequence
 
-from onnxprune.cli.commands import COMMANDS, PRUNE, hint
+from onnxprune.cli.commands import COMMANDS, PRUNE, Command, hint
 from onnxprune.cli.config import parse
+from onnxprune.cli.json_output import Document, document, report_usage
+from onnxprune.cli.termination import Terminated, terminable
 from onnxprune.errors import OnnxPruneError
 
 __all__ = ["COMMANDS", "main"]
@@ -28,59 +27,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     so a file of such a name is written with its folder, as ``./apply``.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    typed = shlex.join(["onnxprune", *words])
     command = PRUNE
     if words and words[0] in COMMANDS:
         command = COMMANDS[words.pop(0)]
+    if "--json" not in words:
+        return _carried_out(command, words, None)
+    with document() as made:
+        return _carried_out(command, words, made)
+
+
+def _carried_out(command: Command, words: Sequence[str], made: Document | None) -> int:
+    """The exit code; what went wrong is said on standard error, and in the document if any."""
     parser = command.parser()
     meant = hint(words[0]) if words and command is PRUNE else None
+    if made is not None:
+        report_usage(parser, made)
     if meant:
         parser.error(meant)
     try:
-        with _terminable():
+        with terminable():
             given = parse(parser, words, command.name, [PRUNE.name, *COMMANDS])
-            given.typed = typed
+            name = [] if command is PRUNE else [command.name]
+            given.typed = shlex.join(["onnxprune", *name, *words])
             code = command.run(parser, given)
         sys.stdout.flush()
         return code
     except OnnxPruneError as error:
         print(f"onnxprune: {error}", file=sys.stderr)
+        if made is not None:
+            made.fail(type(error).__name__, str(error), EXIT_REFUSED)
         return EXIT_REFUSED
     except BrokenPipeError:  # printing comes last, and a reader such as `head` has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except MemoryError as error:
-        print(
-            f"onnxprune: out of memory ({str(error) or 'no more can be had'}); bound what is held "
-            "with --max-memory, or give fewer samples with --num-samples or a smaller --batch",
-            file=sys.stderr,
+        message = (
+            f"out of memory ({str(error) or 'no more can be had'}); bound what is held with "
+            "--max-memory, or give fewer samples with --num-samples or a smaller --batch"
         )
+        print(f"onnxprune: {message}", file=sys.stderr)
+        if made is not None:
+            made.fail("MemoryError", message, EXIT_REFUSED)
         return EXIT_REFUSED
     except KeyboardInterrupt as stop:
-        print(f"onnxprune: interrupted; {str(stop) or 'nothing was written'}", file=sys.stderr)
-        return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
-
-
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end: as with Ctrl-C, what is unfinished is cleared away."""
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Inside, SIGTERM raises Terminated, unless the program around has other plans for it."""
-    try:
-        before = signal.getsignal(signal.SIGTERM)
-        ours = before is signal.SIG_DFL
-        if ours:
-            signal.signal(signal.SIGTERM, _terminate)
-    except ValueError:  # not in the main thread, where nobody can be told
-        ours = False
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _terminate(_: int, __: FrameType | None) -> None:
-    raise Terminated
+        message = f"interrupted; {str(stop) or 'nothing was written'}"
+        print(f"onnxprune: {message}", file=sys.stderr)
+        code = EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
+        if made is not None:
+            made.fail("Interrupted", message, code)
+        return code

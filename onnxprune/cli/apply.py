@@ -10,6 +10,7 @@ from onnxprune.cli.images import add_images, preprocessing
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
 from onnxprune.cli.prune import add_passes
+from onnxprune.cli.samples import add_samples, samples_read
 from onnxprune.options import Options
 from onnxprune.plan import Plan, Weights
 
@@ -37,12 +38,7 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--weights", metavar="FILE.npz", type=Path, help="recovered weights saved with the plan"
     )
-    source.add_argument(
-        "--calib",
-        metavar="DATA",
-        help="recover the weights for this plan, from unlabelled samples in any form that "
-        "`onnxprune` takes",
-    )
+    add_samples(source, what="recover the weights for this plan, from unlabelled samples")
     add_passes(parser.add_argument_group("recovery from samples"))
     add_images(parser)
     add_loudness(parser)
@@ -52,11 +48,9 @@ def parser() -> argparse.ArgumentParser:
 def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     """Cut the model and return the exit code."""
     configure_logging(given)
-    reads = {"IN": given.model, "the plan": given.plan}
+    reads = {"IN": given.model, "the plan": given.plan, **samples_read(given.calib)}
     if given.weights:
         reads["--weights"] = given.weights
-    if given.calib:
-        reads["--calib"] = Path(given.calib)
     check_places(parser, reads, {"OUT": given.output})
     try:
         settings = _options(given)
@@ -79,6 +73,7 @@ def _options(given: argparse.Namespace) -> Options:
         num_samples=given.num_samples,
         batch=given.batch,
         seed=given.seed,
+        mask=given.mask,
         max_memory=given.max_memory,
         cache="" if given.no_cache else given.cache,
         cache_size=given.cache_size,

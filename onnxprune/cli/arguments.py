@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 
 from onnxprune.alignment import Align
 from onnxprune.durations import seconds_in
@@ -110,6 +111,17 @@ def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
             f"write an input and its shape as name:1x3x224x224, not '{text}'"
         )
     return name, found
+
+
+def named(text: str) -> tuple[str, str] | None:
+    """An input and its source, as name=source; None for a source that stands alone.
+
+    What exists as it is written is a file with that name.
+    """
+    name, separator, source = text.partition("=")
+    if not separator or not name or not source or Path(text).exists():
+        return None
+    return name, source
 
 
 def extents(text: str) -> tuple[int, ...]:

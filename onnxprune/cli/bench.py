@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from onnxprune.cli import arguments, shared
 from onnxprune.cli.figure_files import ENDINGS, check_ending, needing_matplotlib
 from onnxprune.cli.images import add_images, preprocessing
+from onnxprune.cli.json_output import show
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
+from onnxprune.cli.samples import add_samples
 from onnxprune.replacing import replacing
 from onnxprune.runtime import Provider
 
@@ -70,7 +71,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "to, or 1)",
     )
     shared.add_shapes(inputs)
-    inputs.add_argument("--data", metavar="DATA", help=f"the first samples of {shared.SOURCES}")
+    add_samples(inputs, "--data", "the first samples of these")
     inputs.add_argument(
         "--seed", metavar="N", type=arguments.natural, default=0, help="of random inputs"
     )
@@ -138,7 +139,7 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
         with replacing(given.plot) as temporary:
             figures.save(histograms.draw_benchmark(record), temporary)
     if given.json:
-        print(json.dumps(record.to_dict(), indent=1))
+        show(record.to_dict())
     elif not given.quiet:
         print(record.table())
     return 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 from onnxprune.cache_folder import FOLDER_VARIABLE, cache_folder
 from onnxprune.cli import arguments
+from onnxprune.cli.json_output import show
 from onnxprune.durations import spelled_age
 from onnxprune.errors import OnnxPruneError
 from onnxprune.statistics_cache import Entry, StatisticsCache
@@ -86,7 +86,10 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     lines, record = {"list": _list, "info": _info, "clear": _clear}[given.action](
         folder, cache, given
     )
-    print(json.dumps(record, indent=1) if given.json else "\n".join(lines))
+    if given.json:
+        show(record)
+    else:
+        print("\n".join(lines))
     return 0
 
 

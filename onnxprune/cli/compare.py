@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.cli import arguments, shared
 from onnxprune.cli.images import add_images, preprocessing
+from onnxprune.cli.json_output import show
 from onnxprune.cli.loudness import add_loudness, configure_logging
+from onnxprune.cli.samples import add_samples
 from onnxprune.errors import BoundError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("first", metavar="A", type=Path, help="the reference")
     parser.add_argument("second", metavar="B", type=Path, help="the changed model")
-    parser.add_argument("--data", metavar="DATA", required=True, help=f"samples: {shared.SOURCES}")
+    add_samples(parser, "--data", "samples", required=True)
     shared.add_judging(
         parser,
         "measure the accuracy of both on the samples, of these classes, and the standard error of "
@@ -71,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     how = parser.add_argument_group("how to compare")
     shared.add_provider(how)
     shared.add_num_samples(how)
+    shared.add_mask(how, "padding counts in no output that has positions")
     how.add_argument("--batch", metavar="N", type=arguments.positive, default=32)
     how.add_argument("--seed", metavar="N", type=arguments.natural, default=0)
     add_images(parser)
@@ -91,7 +93,7 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     record = compare_models((given.first, given.second), given.data, options(given))
     logger.info("%s", record.samples)
     if given.json:
-        print(json.dumps(record.to_dict(), indent=1, allow_nan=False))
+        show(record.to_dict())
     elif not given.quiet:
         print(comparison_table(record))
     if record.broken:
@@ -117,4 +119,5 @@ def options(given: argparse.Namespace) -> CompareOptions:
         seed=given.seed,
         provider=given.provider,
         progress=not given.quiet,
+        mask=given.mask,
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from onnxprune.cli import shared
+from onnxprune.cli.json_output import show
 
 EXAMPLES = """\
 examples:
@@ -36,5 +36,8 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     from onnxprune.survey import survey
 
     record = survey(load(given.model), shared.shapes(parser, given))
-    print(json.dumps(record.to_dict(), indent=1) if given.json else record.table())
+    if given.json:
+        show(record.to_dict())
+    else:
+        print(record.table())
     return 0

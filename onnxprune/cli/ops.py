@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 
 from onnxprune import operators
+from onnxprune.cli.json_output import show
 
 EXAMPLES = """\
 examples:
@@ -33,7 +33,7 @@ def run(_: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     """Print the table and return the exit code."""
     rows = operators.operators()
     if given.json:
-        print(json.dumps([asdict(row) for row in rows], indent=1))
+        show([asdict(row) for row in rows])
     else:
         print(operators.markdown(rows) if given.markdown else operators.table(rows))
     return 0

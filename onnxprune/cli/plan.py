@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from onnxprune import api
 from onnxprune.cli import prune
+from onnxprune.cli.json_output import show
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
 from onnxprune.replacing import explained, replacing
@@ -61,7 +61,7 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
         with explained(given.output), replacing(given.output) as temporary:
             found.plan.save(temporary)
     if given.json:
-        print(json.dumps(found.to_dict(), indent=1))
+        show(found.to_dict())
     elif not given.quiet:
         print(found.table())
         print(f"\n{_next(given)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -12,8 +11,10 @@ from onnxprune.cache_folder import FOLDER_VARIABLE
 from onnxprune.cli import arguments, shared
 from onnxprune.cli.commands import listed
 from onnxprune.cli.images import add_images, preprocessing
+from onnxprune.cli.json_output import show
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
+from onnxprune.cli.samples import add_samples, samples_read
 from onnxprune.criteria import CRITERIA, Settings
 from onnxprune.criteria.orders import ORDERS
 from onnxprune.criteria.protocol import Moments
@@ -77,11 +78,7 @@ def parser() -> argparse.ArgumentParser:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Enter the flags that say how to prune; all commands that prune, or would, have them."""
-    parser.add_argument(
-        "--calib",
-        metavar="DATA",
-        help=f"unlabelled samples: {shared.SOURCES}",
-    )
+    add_samples(parser)
     parser.add_argument(
         "--statistics",
         metavar="FILE.npz",
@@ -171,6 +168,7 @@ def add_passes(how: argparse._ActionsContainer) -> None:
     defaults = Options()
     shared.add_provider(how)
     shared.add_num_samples(how)
+    shared.add_mask(how, "padding counts in no statistics, nor in outputs that have positions")
     how.add_argument("--batch", metavar="N", type=int, default=defaults.batch)
     how.add_argument("--seed", metavar="N", type=int, default=defaults.seed)
     how.add_argument(
@@ -246,6 +244,14 @@ def _add_timing(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="samples in one run, where the model leaves that open (default: 1)",
     )
+    timing.add_argument(
+        "--latency-shape",
+        metavar="NAME:SHAPE",
+        type=arguments.input_shape,
+        action="append",
+        help="an input's shape with its batch, as x:1x3x640x640, where samples differ; repeat for "
+        "several inputs (default: the most common one)",
+    )
     shared.add_threads(timing, Options().threads)
 
 
@@ -282,7 +288,7 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     report = result.report.called(given.typed)
     _save_records(result, report, given)
     if given.json:
-        print(json.dumps(report.to_dict(), indent=1))
+        show(report.to_dict())
     elif not given.quiet:
         print(report.table())
     return 0
@@ -307,8 +313,9 @@ def asked(
 
 def reads(given: argparse.Namespace) -> dict[str, Path]:
     """What a file is -> the file, of all that the flags name to be read."""
-    files = {"--calib": given.calib, "--labels": given.labels, "--statistics": given.statistics}
-    return {"IN": given.model} | {flag: Path(name) for flag, name in files.items() if name}
+    files = {"--labels": given.labels, "--statistics": given.statistics}
+    named = {"IN": given.model} | {flag: Path(name) for flag, name in files.items() if name}
+    return named | samples_read(given.calib)
 
 
 def options(given: argparse.Namespace) -> Options:
@@ -329,12 +336,14 @@ def options(given: argparse.Namespace) -> Options:
         sections=given.sections,
         provider=given.provider,
         num_samples=given.num_samples,
+        mask=given.mask,
         batch=given.batch,
         seed=given.seed,
         max_memory=given.max_memory,
         preprocessing=preprocessing(given),
         progress=not given.quiet,
         latency_batch=given.latency_batch,
+        latency_shape=dict(given.latency_shape) if given.latency_shape else None,
         threads=given.threads,
         evaluate=given.eval,
         labels=given.labels,

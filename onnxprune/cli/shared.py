@@ -8,9 +8,6 @@ from typing import get_args
 from onnxprune.cli import arguments
 from onnxprune.runtime import Provider
 
-SOURCES = ".npz, .npy, a folder of them, a folder of images, or file.py:function"
-"""What samples are read from."""
-
 
 def add_json(container: argparse._ActionsContainer, instead: str = "the table") -> None:
     """Enter ``--json``."""
@@ -40,6 +37,20 @@ def add_num_samples(container: argparse._ActionsContainer) -> None:
     """Enter ``--num-samples``."""
     container.add_argument(
         "--num-samples", metavar="N", type=arguments.positive, help="use a random subset of samples"
+    )
+
+
+def add_mask(container: argparse._ActionsContainer, effect: str) -> None:
+    """Enter ``--mask``.
+
+    Args:
+        container: where to.
+        effect: what it does.
+    """
+    container.add_argument(
+        "--mask",
+        metavar="NAME",
+        help=f"the input that is 0 where a position is padding, as attention_mask: {effect}",
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from onnxprune import api
 from onnxprune.cli import prune
+from onnxprune.cli.json_output import show
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
 from onnxprune.errors import OnnxPruneError
@@ -74,7 +74,7 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     _write(given.folder / TABLE, frontier.csv())
     drawn = _draw(given, frontier)
     if given.json:
-        print(json.dumps(frontier.to_dict(), indent=1))
+        show(frontier.to_dict())
     elif not given.quiet:
         print("\n".join([frontier.table(), *([f"note: {drawn}"] if drawn else [])]))
     return 1 if frontier.failed else 0

@@ -9,8 +9,10 @@ from typing import Any, get_args
 
 from onnxprune.cli import arguments, shared
 from onnxprune.cli.images import add_images, preprocessing
+from onnxprune.cli.json_output import show
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
+from onnxprune.cli.samples import FORMS
 from onnxprune.errors import CalibrationError, MissingLibraryError
 from onnxprune.train import options as settings
 from onnxprune.train.methods import METHODS
@@ -60,7 +62,7 @@ def _add_samples(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="DATA",
         required=True,
-        help=f"samples to learn from: {shared.SOURCES}",
+        help=f"samples to learn from: {FORMS}",
     )
     samples.add_argument("--labels", metavar="FILE.npy", help="their classes, numbered from 0")
     samples.add_argument(
@@ -201,6 +203,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         "prunes without samples",
     )
     out.add_argument("--resume", action="store_true", help="go on from --checkpoint")
+    out.add_argument("--json", action="store_true", help="print what it came to as JSON")
     add_loudness(out)
 
 
@@ -228,7 +231,9 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     result.save(given.output)
     if given.statistics:
         result.save_statistics(given.statistics)
-    if result.leads and not given.quiet:
+    if result.leads and given.json:
+        show(result.to_dict())
+    elif result.leads and not given.quiet:
         print(result.table())
     return 0
 

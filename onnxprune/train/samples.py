@@ -19,8 +19,9 @@ from onnxprune.calibration import (
     Preprocessing,
     load_calibration,
 )
-from onnxprune.calibration.feeds import SampleStore
+from onnxprune.calibration.feeds import SampleStore, Shapes
 from onnxprune.calibration.image_folder import IMAGE_SUFFIXES
+from onnxprune.calibration.random_samples import RANDOM
 from onnxprune.calibration.sources import sample_files
 from onnxprune.errors import TrainingError
 from onnxprune.labels import Labels, read_labels
@@ -131,6 +132,15 @@ class _Labelled:
         label: Array = self.labels[index]
         return self.inner.read(index) | {LABELS: np.asarray(label)}
 
+    def shapes(self, index: int) -> Shapes:
+        """Those of the sample, and of its class."""
+        return (*self.inner.shapes(index), ())
+
+    @property
+    def images(self) -> bool:
+        """As the store."""
+        return self.inner.images
+
     def check(self, indices: IndexArray) -> None:
         """As the store does."""
         self.inner.check(indices)
@@ -168,6 +178,8 @@ def load_labelled(
             f"the model has an input named '{LABELS}', which is what the classes of samples are "
             "called: rename the input"
         )
+    if source == RANDOM and not Path(RANDOM).exists():
+        raise TrainingError("random samples are for pruning; training needs real ones")
     if labels is None:
         folders = _class_folders(source)
         if folders is None:

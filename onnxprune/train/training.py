@@ -6,6 +6,7 @@ import hashlib
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -96,6 +97,18 @@ class TrainingResult:
         if self.leads:
             self.statistics.save(path)
 
+    def to_dict(self) -> dict[str, Any]:
+        """What the training came to, as plain JSON values; scores are None without validation."""
+        fitted = self.fitted
+        return {
+            "steps": int(fitted.rows[-1]["step"] or 0),
+            "seconds": round(fitted.seconds, 1),
+            "kept_step": fitted.step,
+            "before": _score(fitted.before),
+            "after": _score(fitted.after),
+            "notes": list(self.notes),
+        }
+
     def table(self) -> str:
         """What the training came to, for a terminal."""
         fitted = self.fitted
@@ -117,6 +130,10 @@ class TrainingResult:
 
 def _share(score: Score) -> str:
     return f"{score.accuracy:.2%}"
+
+
+def _score(score: Score | None) -> dict[str, float] | None:
+    return None if score is None else {"accuracy": score.accuracy, "loss": score.loss}
 
 
 def train(
