@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pickle
+import tarfile
 import zipfile
 from collections.abc import Mapping
 from functools import cache
@@ -51,8 +53,10 @@ def odd_npy(array: np.ndarray[Any, Any], rng: Random) -> bytes:
             array.reshape(-1)[rng.randrange(array.size)] = value
         return npy(array)
     if what == 3:
-        with np.errstate(all="ignore"):
-            return npy(array.astype(rng.choice(("f2", "f8", ">f4", "i1", "u8", "c8", "?", "U3"))))
+        kind = rng.choice(("f2", "f8", ">f4", "i1", "u8", "c8", "?", "U3"))
+        with np.errstate(all="ignore"), contextlib.suppress(ValueError):  # words are no numbers
+            array = array.astype(kind)
+        return npy(array)
     if what == 4:
         return npy(array[..., :1] if array.ndim and rng.random() < 0.5 else array[None])
     return spoilt(npy(array), rng, npy(array[:1]) if array.ndim else b"")
@@ -98,6 +102,28 @@ def archive_of(members: Mapping[str, bytes], rng: Random | None) -> bytes:
                 archive.NameToInfo.clear()  # the same name again, without a warning
                 archive.writestr(zipfile.ZipInfo(written), content[::-1], method)
     return stream.getvalue()
+
+
+def odd_tar(members: Mapping[str, bytes], rng: Random) -> bytes:
+    """A shard close to one with these members: odd names, kinds, sizes and contents."""
+    stream = io.BytesIO()
+    form = rng.choice((tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT))
+    with tarfile.open(fileobj=stream, mode="w", format=form) as archive:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            if rng.random() < 0.2:
+                entry.name = rng.choice((f"../{name}", f"/{name}", "a.npy", "é" * 200, *TEXTS[1:]))
+            if rng.random() < 0.2:
+                array = np.zeros((3, 8, 8), np.float32)
+                content = odd_npy(array, rng) if name.endswith("npy") else spoilt(content, rng)
+            if rng.random() < 0.1:
+                entry.type = rng.choice((tarfile.SYMTYPE, tarfile.LNKTYPE, b"S", b"x", b"g", b"?"))
+                entry.linkname = rng.choice(TEXTS)
+            entry.size = len(content)
+            with contextlib.suppress(ValueError, UnicodeError):  # a name that the form cannot hold
+                archive.addfile(entry, io.BytesIO(content))
+    packed = stream.getvalue()
+    return spoilt(packed, rng, packed[512:]) if rng.random() < 0.6 else packed
 
 
 # --- JSON ---------------------------------------------------------------------------------------

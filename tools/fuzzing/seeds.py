@@ -115,3 +115,39 @@ def images() -> dict[str, bytes]:
         Image.fromarray(pixels).convert("L").convert(mode).save(stream, "png")
         made[mode] = stream.getvalue()
     return made
+
+
+@cache
+def members() -> dict[str, dict[str, bytes]]:
+    """Two samples of a model of images as shards hold them: as arrays, and as images."""
+    stream = io.BytesIO()
+    np.save(stream, np.zeros((3, 8, 8), np.float32))
+    array, label = stream.getvalue(), {"a.txt": b"1", "b/c.cls": b"2"}
+    return {
+        "arrays": {"a.npy": array, "b/c.npy": array, **label},
+        "images": {"a.png": images()["png"], "b/c.jpg": images()["jpeg"], **label},
+    }
+
+
+@cache
+def tables() -> dict[str, bytes]:
+    """Rows for a model with two inputs in Parquet and Arrow files, by suffix and what they are."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = {"x": [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], "y": [0, 1, 2]}
+    kinds = pa.schema([("x", pa.list_(pa.float32())), ("y", pa.int64())])
+    fixed = pa.schema([("x", pa.list_(pa.float32(), 2)), ("y", pa.int64())])
+    made = {}
+    for name, schema in (("lists", kinds), ("fixed", fixed)):
+        table = pa.table(rows, schema=schema)
+        for codec in ("none", "snappy", "zstd"):
+            stream = io.BytesIO()
+            parquet.write_table(table, stream, compression=codec)
+            made[f"parquet {name} {codec}"] = stream.getvalue()
+        for kind, writer in (("stream", pa.ipc.new_stream), ("file", pa.ipc.new_file)):
+            stream = io.BytesIO()
+            with writer(stream, schema) as out:
+                out.write_table(table)
+            made[f"arrow {name} {kind}"] = stream.getvalue()
+    return made

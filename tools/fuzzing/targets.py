@@ -18,7 +18,7 @@ import onnx
 from small_reports import report
 
 from fuzzing import seeds
-from fuzzing.archives import npy, odd_json, odd_npy, odd_npz
+from fuzzing.archives import npy, odd_json, odd_npy, odd_npz, odd_tar
 from fuzzing.protobufs import mutated
 from fuzzing.wire import INTEGERS, TEXTS, spoilt
 from onnxprune import cli
@@ -132,6 +132,22 @@ def _images(rng: Random) -> Files:
     suffix = kind if kind in ("jpeg", "bmp", "webp") else "png"
     other = images[rng.choice(list(images))]
     return {f"folder/a.{suffix}": spoilt(images[kind], rng, other)}
+
+
+def _shard(rng: Random) -> Files:
+    kind = rng.choice(list(seeds.members()))
+    return {f"data-{kind}.tar": odd_tar(seeds.members()[kind], rng)}
+
+
+def _read_shard(folder: Path) -> None:
+    images = (folder / "data-images.tar").exists()
+    _read_samples(folder, IMAGE, preprocessing=Preprocessing(mean=(0.5,)) if images else None)
+
+
+def _table(rng: Random) -> Files:
+    kind = rng.choice(list(seeds.tables()))
+    other = seeds.tables()[rng.choice(list(seeds.tables()))]
+    return {f"data.{kind.partition(' ')[0]}": spoilt(seeds.tables()[kind], rng, other)}
 
 
 def _read_samples(folder: Path, inputs: tuple[InputSpec, ...], **options: Any) -> None:
@@ -304,8 +320,9 @@ def _prune(folder: Path) -> None:
         raise BrokenPropertyError(
             f"exit code {code} and {'an' if output.exists() else 'no'} output"
         )
-    if code == 0:
-        check_file(output, load(folder / "in.onnx"), {"x": seeds.samples()[:2]})
+    if code:
+        raise OnnxPruneError("the command refused the model")
+    check_file(output, load(folder / "in.onnx"), {"x": seeds.samples()[:2]})
 
 
 READERS: dict[str, Reader] = {
@@ -318,6 +335,8 @@ READERS: dict[str, Reader] = {
     "images": Reader(
         _images, lambda f: _read_samples(f, IMAGE, preprocessing=Preprocessing(mean=(0.5,))), 6
     ),
+    "shards": Reader(_shard, _read_shard, 6),
+    "tables": Reader(_table, lambda f: _read_samples(f, PAIR), 4),
     "labels": Reader(
         _labels, lambda f: read_labels(f / "labels.npy", 4, "samples", MetricError), 6
     ),

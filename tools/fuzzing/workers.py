@@ -112,7 +112,7 @@ def _one_worker(seed: int, target: str, numbers: range, outcome: Outcome) -> int
         return numbers.stop
     number = numbers.start + reached
     ended = -os.waitstatus_to_exitcode(status)
-    kind = "hang" if ended == signal.SIGKILL else f"signal {ended}"
+    kind = "hang" if ended == signal.SIGKILL else f"signal {ended}" if ended > 0 else "forbidden"
     outcome.add(kind, number)
     return number + 1
 
@@ -230,6 +230,8 @@ class Watch:
         if isinstance(path, int) or path is None:
             return True
         name = os.fsdecode(path) if isinstance(path, bytes) else str(path)
+        if name.startswith("/proc/self/fd/"):  # a file without a name, in the folder it was made in
+            name = os.readlink(name)
         if isinstance(folder, int) and folder >= 0:
             name = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), name)
         whole = os.path.join(os.path.realpath(os.path.dirname(name)), os.path.basename(name))
