@@ -21,8 +21,8 @@ from onnxprune.shape_hints import known_count, known_extents, may_have_hints, wr
 from onnxprune.soundness import require_sound
 from onnxprune.stand_ins import with_stand_ins
 
-# graphsurgeon prints advice of its own on stdout, which belongs to the caller's output.
-G_LOGGER.severity = G_LOGGER.CRITICAL
+# graphsurgeon prints advice and what it raises on stdout, which belongs to the caller's output.
+G_LOGGER.severity = G_LOGGER.CRITICAL + 1
 logger = logging.getLogger(__name__)
 
 NO_NAMES = frozenset({"", "?", "None"})

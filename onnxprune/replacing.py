@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,10 +60,10 @@ def unnamed(path: Path) -> Iterator[Path]:
     place = Path(f"/proc/self/fd/{handle}")
     try:
         yield place
-        with explained(path):
-            if not _appears(place, path):
-                with replacing(path) as temporary:
-                    _appears(place, temporary)
+        if not _named(place, path):
+            with replacing(path) as temporary, explained(path):
+                if not _named(place, temporary):
+                    shutil.copyfile(place, temporary)
     finally:
         os.close(handle)
 
@@ -76,14 +77,13 @@ def _opened(path: Path) -> int | None:
     return None
 
 
-def _appears(unnamed: Path, path: Path) -> bool:
-    """Give a file its name, unless that is taken."""
-    try:
+def _named(unnamed: Path, path: Path) -> bool:
+    """Give a file its name; False if that is taken, or the file system does no such thing."""
+    with contextlib.suppress(OSError):
         # Only with a folder's handle does Python follow the link that leads to the file.
         os.link(unnamed, path.absolute(), src_dir_fd=int(unnamed.name), follow_symlinks=True)
-    except FileExistsError:
-        return False
-    return True
+        return True
+    return False
 
 
 def require_file(path: Path) -> None:

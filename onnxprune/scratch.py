@@ -10,7 +10,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 if sys.platform != "win32":
@@ -20,11 +21,25 @@ SUFFIX = ".onnxprune"
 """Ends the names of all such folders."""
 
 
-def scratch_folder(prefix: str, parent: Path | None = None) -> tuple[Path, Callable[[], None]]:
-    """A new folder, and what removes it; those of the same name that were left behind go first.
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder among the system's temporary files, gone when the block ends.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder, remove = scratch_folder()
+    try:
+        yield folder
+    finally:
+        remove()
+
+
+def scratch_folder(prefix: str = "", parent: Path | None = None) -> tuple[Path, Callable[[], None]]:
+    """A new folder, and what removes it; those that were left behind go first.
 
     Args:
-        prefix: what its name begins with.
+        prefix: what its name begins with, and those of the folders that go.
         parent: where it lies; None for the system's folder of temporary files.
 
     Raises:
@@ -35,7 +50,7 @@ def scratch_folder(prefix: str, parent: Path | None = None) -> tuple[Path, Calla
     folder, lock = _made(prefix, place)
 
     def remove() -> None:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # Windows keeps what is mapped until later
         if lock is not None:
             os.close(lock)
 

@@ -115,7 +115,7 @@ class TensorStore(Generic[Key]):
 
     def _spilled(self, array: Array) -> _Spilled:
         if self._folder is None:
-            self._folder, remove = scratch_folder("spilled-")
+            self._folder, remove = scratch_folder()
             self._remove = weakref.finalize(self, remove)
         path = self._folder / str(self._files)
         np.ascontiguousarray(array).tofile(path)

@@ -26,7 +26,7 @@ from types import FrameType
 from typing import Any
 
 from fuzzing.targets import READERS, SECRET, Files
-from onnxprune import array_archive
+from onnxprune import array_archive, scratch
 from onnxprune.errors import OnnxPruneError
 
 MEMORY = 1 << 30
@@ -235,5 +235,6 @@ class Watch:
         if isinstance(folder, int) and folder >= 0:
             name = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), name)
         whole = os.path.join(os.path.realpath(os.path.dirname(name)), os.path.basename(name))
-        temporary = whole.startswith(f"{tempfile.gettempdir()}/onnxprune-")
+        parts = Path(whole).relative_to("/").parts
+        temporary = any(part.endswith(scratch.SUFFIX) for part in parts[:2])
         return whole.startswith(self._place) or temporary or whole in ("/dev/null", "/dev/shm")
