@@ -27,6 +27,7 @@ from onnxprune.refining import require_refinable
 from onnxprune.sample_doubts import doubts
 from onnxprune.scope import Scope, prunable_groups
 from onnxprune.section_choice import droppable_sections
+from onnxprune.soundness import require_sound
 from onnxprune.statistics_cache import open_cache
 from onnxprune.study import Batches, Study, study
 from onnxprune.study_memory import StudyMemory
@@ -70,14 +71,19 @@ class Groundwork:
     ) -> None:
         self.options = options
         if isinstance(model, onnx.ModelProto):
+            require_sound(model)
             self.original, self.name = model, model.graph.name
         else:
             self.original, self.name = load(model), Path(model).name
         self.file_sha256 = file_sha256(model)
         self._learnt = learnt_statistics(self.original, options)
         with blamed(self.original):
-            self.canonical = canonicalise(self.original)
-            network = find_groups(self.canonical)
+            self._prepare(calibration)
+
+    def _prepare(self, calibration: CalibrationSource | None) -> None:
+        options = self.options
+        self.canonical = canonicalise(self.original)
+        network = find_groups(self.canonical)
         groups = prunable_groups(network, options)
         require_refinable(self.canonical, options)
         samples = open_samples(self.original, calibration, options, self._learnt)

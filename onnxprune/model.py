@@ -16,6 +16,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.external import drop_other_data, save_external
+from onnxprune.propagation import is_bounded
 from onnxprune.replacing import explained, replacing, unnamed
 from onnxprune.shape_hints import known_count, known_extents, may_have_hints, write_extents
 from onnxprune.soundness import require_sound
@@ -65,7 +66,9 @@ def load(path: str | os.PathLike[str]) -> onnx.ModelProto:
         raise UnsupportedModelError(f"{path}: the file holds no ONNX graph; is it really .onnx?")
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
-    except (onnx.checker.ValidationError, OSError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # onnx raises what the file system of C++ does, and KeyError, ...
         raise UnsupportedModelError(
             f"{path}: its external data cannot be read ({error}); keep the data file beside it"
         ) from error
@@ -120,12 +123,13 @@ def write_shapes(model: onnx.ModelProto, *, strict: bool = False) -> None:
 
 
 def _infer(model: onnx.ModelProto, *, strict: bool) -> onnx.ModelProto:
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=True)
+    data = is_bounded(model)
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=data)
     for _ in range(HINT_ROUNDS if may_have_hints(inferred) else 0):
         if not write_extents(inferred, known_extents(import_graph(inferred))):
             break
         known = known_count(inferred)
-        inferred = onnx.shape_inference.infer_shapes(inferred, strict_mode=strict, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(inferred, strict_mode=strict, data_prop=data)
         if known_count(inferred) == known:
             break  # nothing followed from what was written
     return inferred

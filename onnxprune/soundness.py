@@ -19,6 +19,8 @@ MAX_NODES = 1 << 22
 """Nodes that a model may have when its functions are written out."""
 MAX_DENSE = 1 << 27
 """Elements that a sparse tensor may have when its zeros are written out."""
+POSITIVE = frozenset({"group", "blocksize", "num_heads"})
+"""Attributes that something is divided by."""
 PACKED = {
     kind: count
     for name, count in (("INT4", 2), ("UINT4", 2), ("FLOAT4E2M1", 2), ("INT2", 4), ("UINT2", 4))
@@ -39,6 +41,7 @@ def require_sound(model: onnx.ModelProto) -> None:
     _check_opset(model)
     for graph in _graphs(model):
         _check_tensors(graph)
+        _check_divisors(graph)
     _check_order(model.graph)
     _check_functions(model)
 
@@ -76,6 +79,16 @@ def _check_tensors(graph: onnx.GraphProto) -> None:
                 _check_tensor(tensor, where)
             if attribute.HasField("sparse_tensor"):
                 _check_sparse(attribute.sparse_tensor, where)
+
+
+def _check_divisors(graph: onnx.GraphProto) -> None:
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.name in POSITIVE and attribute.i < 1:
+                raise UnsupportedModelError(
+                    f"attribute {attribute.name} of node '{node.name or node.op_type}' is "
+                    f"{attribute.i}; export the model again"
+                )
 
 
 def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:

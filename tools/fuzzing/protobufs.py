@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from random import Random
 
@@ -218,8 +219,9 @@ def _integers(model: onnx.ModelProto, rng: Random) -> None:
     tensors += [t for t in constants if t.data_type == TensorProto.INT64]
     if tensors:
         tensor = rng.choice(tensors)
-        values = list(onnx.numpy_helper.to_array(tensor).reshape(-1)) if tensor.raw_data else []
-        values = [integer(rng, int(v)) if rng.random() < 0.5 else int(v) for v in values] or [2**40]
+        held = len(tensor.raw_data) // 8
+        values = list(struct.unpack(f"<{held}q", tensor.raw_data[: 8 * held]))
+        values = [integer(rng, v) if rng.random() < 0.5 else v for v in values] or [2**40]
         wrapped = [(v + 2**63) % 2**64 - 2**63 for v in values]
         tensor.raw_data = b"".join(v.to_bytes(8, "little", signed=True) for v in wrapped)
 
