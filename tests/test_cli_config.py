@@ -166,6 +166,7 @@ def test_every_flag_of_every_command_has_a_key(folder, capsys, name):
         assert f"key '{flag}' is a time; write" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_with_a_file_makes_what_the_flags_make(folder, capsys):
     assert run(*QUICK, "--seed", 5, "--json", "-q") == 0
     plain = json.loads(capsys.readouterr().out)
