@@ -82,6 +82,7 @@ def test_every_budget_has_the_model_of_its_own_run(folder):
     assert {path.name for path in Path("out").iterdir()} == names
 
 
+@pytest.mark.slow
 def test_table_csv_and_record_say_the_same(folder, capsys):
     words = ("--target", "macs=0.8,0.5", *QUICK[:-3])
     assert swept(*words, "--figure", "none") == 0
