@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,8 @@ from onnxprune.report import Report
 
 VERSION, SOURCE, SOURCE_GRAPH = ORIGIN
 CHUNK = 1 << 20
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+"""In what Python prints of a criterion of the user: another one in every process."""
 
 
 def file_sha256(model: str | Path | onnx.ModelProto) -> str | None:
@@ -50,7 +53,7 @@ def record_of(report: Report, plan: Plan, layers: int, file: str | None) -> Reco
         file: SHA-256 of the original's file; None for none.
     """
     settings = {key: value for key, value in report.settings.items() if key != "versions"}
-    text = json.dumps(settings, sort_keys=True, default=str)
+    text = ADDRESS.sub("", json.dumps(settings, sort_keys=True, default=str))
     error = max((output.relative_error for output in report.outputs), default=None)
     found = {
         "targets": ", ".join(map(str, settings["target"])) or _level(settings),

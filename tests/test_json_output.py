@@ -102,6 +102,7 @@ def test_commands_with_results_print_one_document(folder, capsys, words):
     assert refusal(capsys.readouterr().out)["type"] == "UnsupportedModelError"
 
 
+@pytest.mark.slow
 def test_training_has_a_record(folder, capsys):
     pytest.importorskip("torch")
     labels = digits("digits_test.npz", "labels")[:60]
