@@ -60,8 +60,8 @@ def _add_samples(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="DATA",
         required=True,
-        help="samples to learn from: .npz, .npy, a folder of them, a folder of images, or "
-        "file.py:function",
+        help="samples to learn from: .npz, .npy, .parquet, .arrow or .tar, a folder of them or of "
+        "images, a data set saved by Hugging Face datasets, or file.py:function",
     )
     samples.add_argument("--labels", metavar="FILE.npy", help="their classes, numbered from 0")
     samples.add_argument(
