@@ -87,7 +87,7 @@ def test_an_error_after_the_record_leaves_one_document(folder, capsys, monkeypat
             json_output.show({"the": "record"})
             raise OnnxPruneError("too late")
 
-    monkeypatch.setattr("onnxprune.cli.inspect.survey", lambda *_: Late())
+    monkeypatch.setattr("onnxprune.survey.survey", lambda *_: Late())
     assert main(["inspect", "in.onnx", "--json"]) == 1
     said = capsys.readouterr()
     assert json.loads(said.out) == {"the": "record"}

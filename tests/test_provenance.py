@@ -22,7 +22,8 @@ from onnxprune.criteria import CRITERIA, Settings
 from onnxprune.metadata import KEYS, PREFIX, PREVIOUS, RESERVED, own_entries, records, stamp
 from onnxprune.plan import Keep, Plan
 from onnxprune.provenance import record_of
-from onnxprune.report import Footprint, Report
+from onnxprune.report import Report
+from onnxprune.report_parts import Footprint, Run
 from onnxprune.rewrite import digest
 
 SLICED = Options(allocation="uniform", criterion="l2", latency=False)
@@ -166,7 +167,10 @@ def test_a_record_is_no_larger_than_what_is_reserved():
     huge = Footprint(10**12, 10**15, 10**12, None)
     distance = OutputDistance("y", scores=False)
     distance.add(np.full((2, 4), 0.1), np.full((2, 4), 1 / 7))
-    report = Report(settings, samples, huge, huge, [distance], [], None, None, [], [], [], [])
+    run = Run(None, "m.onnx", {}, "", 0.0, "")
+    nothing: list[object] = []
+    parts = (None, None, *[nothing] * 5)
+    report = Report(settings, run, samples, huge, huge, [distance], [], *parts)
     plan = Plan("a" * 64, (Keep("g", tuple(np.arange(500).tolist()), 1000),))
     model = onnx.ModelProto()
     stamp(model, record_of(report, plan, 10_000, "b" * 64))
