@@ -9,9 +9,12 @@ import numpy as np
 from onnxprune.finishing import plan_of
 from onnxprune.forecast import Forecast, GroupForecast, MetricForecast
 from onnxprune.groundwork import Groundwork
+from onnxprune.metadata import stamp
 from onnxprune.metric import Metric
+from onnxprune.model import file_bytes
 from onnxprune.network import ChannelGroup
 from onnxprune.outcome import dropped_rows, frozen_rows, left_notes, sample_counts, settings_of
+from onnxprune.provenance import record_of, weighed
 from onnxprune.pursuit import Foreseen, Pursuit
 from onnxprune.recovery import Solution
 from onnxprune.report_parts import Footprint
@@ -43,10 +46,11 @@ def foresee(ground: Groundwork, targets: Sequence[Target], asked: Sequence[Targe
     (tried,) = ground.chooser.finalists.tried([choice.counts], "trying the plan")
     plan = plan_of(ground.original, known, choice.counts)
     weights = with_constants(tried.weights, known, dropped(known, choice.counts))
-    after = ground.judge.footprint(apply(ground.original, plan, weights))
+    model = apply(ground.original, plan, weights)
+    after = ground.judge.footprint(model)
     times = [pair for target, pair in foreseen.costs.items() if target.kind == "latency"]
     cuts = bool(plan.edits)
-    return Forecast(
+    found = Forecast(
         settings=settings_of(asked, ground.options),
         samples=sample_counts(ground.parts),
         before=ground.judge.before,
@@ -64,6 +68,8 @@ def foresee(ground: Groundwork, targets: Sequence[Target], asked: Sequence[Targe
         + ground.memory.notes,
         plan=plan,
     )
+    stamp(model, record_of(found, plan, len(weights.arrays), ground.file_sha256))
+    return weighed(found, file_bytes(model))
 
 
 def _check(ground: Groundwork, foreseen: Foreseen, target: Target, after: Footprint) -> Check:

@@ -20,7 +20,7 @@ INTERRUPTED = 1.1
 On a busy core long runs are interrupted more often than short ones, so that a smaller model would
 seem faster than it is.
 """
-BLOCKS = 40
+BLOCKS = 25
 """Neighbouring runs are drawn together, in so many blocks: what slows one slows the next, too."""
 RESAMPLES = 200
 COVERAGE = (2.5, 97.5)
@@ -112,19 +112,21 @@ def timed_in_turns(
 def ratio(first: Timing, other: Timing) -> Ratio:
     """How long ``other`` takes relative to ``first``, which took turns with it.
 
-    The interval is that of a bootstrap over blocks of rounds, the same ones for both.
+    The interval is that of a bootstrap over blocks of rounds, the same ones for both. Of a block
+    all runs of a model that count are taken, not only those of rounds in which both do: the run
+    after an interrupted one is slow, and would come up for one of them more often.
     """
-    rounds = first.counts & other.counts
-    if rounds.sum() < MIN_RUNS:
-        rounds = np.ones_like(rounds)
-    both = np.stack([timing.seconds[rounds] for timing in (first, other)])
+    both = np.stack([np.where(t.counts, t.seconds, np.nan) for t in (first, other)])
     length = -(-both.shape[1] // BLOCKS)
     blocks = both[:, : both.shape[1] // length * length].reshape(2, -1, length)
-    count = blocks.shape[1]
-    drawn = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
-    medians = np.median(blocks[:, drawn].reshape(2, RESAMPLES, -1), axis=2)
-    low, high = np.percentile(medians[1] / medians[0], COVERAGE).tolist()
+    blocks = blocks[:, np.isfinite(blocks).any(axis=2).all(axis=0)]
     value = _median(other) / _median(first)
+    count = blocks.shape[1]
+    if count == 0:
+        return Ratio(value, 0.0, float("inf"))
+    drawn = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
+    medians = np.nanmedian(blocks[:, drawn].reshape(2, RESAMPLES, -1), axis=2)
+    low, high = np.percentile(medians[1] / medians[0], COVERAGE).tolist()
     return Ratio(value, min(low, value), max(high, value))
 
 

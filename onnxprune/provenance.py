@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import onnx
 
+from onnxprune.forecast import Forecast
 from onnxprune.metadata import ORIGIN, PLAN, PREFIX, RECOVERED, Record
 from onnxprune.plan import Plan
 from onnxprune.report import Report
 
+Said = TypeVar("Said", Report, Forecast)
+
 VERSION, SOURCE, SOURCE_GRAPH = ORIGIN
 CHUNK = 1 << 20
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+"""In what Python prints of a criterion of the user: another one in every process."""
 
 
 def file_sha256(model: str | Path | onnx.ModelProto) -> str | None:
@@ -40,17 +47,17 @@ def origin(plan: Plan, file: str | None) -> dict[str, str]:
     return known if file is None else known | {SOURCE: file}
 
 
-def record_of(report: Report, plan: Plan, layers: int, file: str | None) -> Record:
+def record_of(report: Report | Forecast, plan: Plan, layers: int, file: str | None) -> Record:
     """The record of a run: the same for the same run at another time, or into another file.
 
     Args:
-        report: what was asked for and measured.
+        report: what was asked for and measured, or is foreseen.
         plan: what was cut.
         layers: layers with recovered weights.
         file: SHA-256 of the original's file; None for none.
     """
     settings = {key: value for key, value in report.settings.items() if key != "versions"}
-    text = json.dumps(settings, sort_keys=True, default=str)
+    text = ADDRESS.sub("", json.dumps(settings, sort_keys=True, default=str))
     error = max((output.relative_error for output in report.outputs), default=None)
     found = {
         "targets": ", ".join(map(str, settings["target"])) or _level(settings),
@@ -74,8 +81,8 @@ def _level(settings: dict[str, object]) -> str:
     return ", ".join(fixed) or "default"
 
 
-def weighed(report: Report, size: int) -> Report:
-    """The report with the size of the file as it is with its record."""
+def weighed(report: Said, size: int) -> Said:
+    """The report, or what is foreseen, with the size of the file as it is with its record."""
     targets = [
         replace(check, reached=float(size)) if check.target.kind == "size" else check
         for check in report.targets

@@ -89,6 +89,9 @@ def index_limits(model: onnx.ModelProto, shapes: Shapes) -> dict[str, int]:
         model: the model.
         shapes: input name -> its shape.
     """
+    whole = [spec.name for spec in input_specs(model) if spec.dtype.kind in "iu"]
+    if not whole:
+        return {}
     known = tensor_shapes(concrete(model, shapes))
     values = {
         tensor.name: int(numpy_helper.to_array(tensor).reshape(-1)[0])
@@ -98,12 +101,11 @@ def index_limits(model: onnx.ModelProto, shapes: Shapes) -> dict[str, int]:
     }
     sites = _sites(model.graph)
     found = {}
-    for spec in input_specs(model):
-        if spec.dtype.kind in "iu":
-            limits = [_limit(*site, known, values) for site in _readers(spec.name, sites)]
-            rows = [limit for limit in limits if limit]
-            if rows:
-                found[spec.name] = min(rows)
+    for name in whole:
+        limits = [_limit(*site, known, values) for site in _readers(name, sites)]
+        rows = [limit for limit in limits if limit]
+        if rows:
+            found[name] = min(rows)
     return found
 
 

@@ -65,7 +65,7 @@ class UserFunction:
         sys.modules[MODULE_NAME] = self._module  # dataclasses and typing look their module up
         try:
             yield
-        except OnnxPruneError:
+        except self._error:  # it says where already
             raise
         except (Exception, SystemExit) as error:  # a script may call sys.exit() on loading
             raise self._error(

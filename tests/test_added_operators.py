@@ -17,7 +17,10 @@ from onnxprune.rewrite import apply
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[1] / "shared"
-OWN = sorted((HERE.parent / "models").glob("*.onnx"))
+OWN = [
+    pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem == "vit_digits" else ())
+    for path in sorted((HERE.parent / "models").glob("*.onnx"))
+]
 FOUND = [p for folder in ("models", "corpus") for p in sorted((SHARED / folder).glob("*.onnx"))]
 QUANTISED = {"models-shufflenet-v2-12-int8", "sparseml-detectionmodel"}
 for module in HERE.glob("micro_*.py"):  # each enters its models
@@ -87,7 +90,7 @@ def check(model: onnx.ModelProto) -> set[str]:
     return added
 
 
-@pytest.mark.parametrize("path", OWN, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", OWN)
 def test_nothing_comes_into_plain_networks(path):
     assert check(load(path)) == set()
 

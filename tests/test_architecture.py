@@ -174,6 +174,19 @@ def test_only_the_pass_imports_olive() -> None:
     assert exactly(inside("olive.passes"), ("olive",)) != []
 
 
+def test_only_tables_of_samples_need_pyarrow() -> None:
+    tables = ("calibration.table_files", "calibration.table_columns")
+    assert exactly(everything_but(*tables), ("pyarrow",)) == []
+    assert exactly(everything_but(*tables), inside("calibration.table_columns")) == []
+    loaded = [
+        name
+        for node in ast.parse(MODULES["onnxprune.calibration.table_files"].read_text()).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in [getattr(node, "module", None), *(alias.name for alias in node.names)]
+    ]
+    assert not any(name and "pyarrow" in name for name in loaded)  # only where a table is read
+
+
 def test_the_loop_of_training_knows_no_method():
     loop = inside("train.fit", "train.evaluation", "train.network", "train.objective")
     others = inside("train.methods", "train.decorrelation", "train.gates", "train.layer_pruning")

@@ -303,11 +303,12 @@ def test_only_what_is_used_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(read) == len(wanted)  # rows that are used are kept
 
 
+@pytest.mark.parametrize("name", WRITERS)
 def test_rows_beyond_the_bound_are_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnxprune.calibration.table_files.MAX_KEPT_BYTES", 20)
-    groups(pa.table({"x": column(*range(9))}), tmp_path / "a.parquet")
+    WRITERS[name](pa.table({"x": column(*range(9))}), tmp_path / name)
     samples = load_calibration(tmp_path, [X])
     for order in (range(9), range(8, -1, -1), [4, 4, 0]):
         feeds = samples.batches(np.array(list(order)), 3)

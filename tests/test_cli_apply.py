@@ -42,7 +42,7 @@ def test_apply_without_weights_slices(planned):
         for name in ("out.onnx", "sliced.onnx")
     )
     assert pruned == sliced
-    assert (planned / "sliced.onnx").read_bytes() != (planned / "out.onnx").read_bytes()
+    assert onnx.load("sliced.onnx").graph != onnx.load("out.onnx").graph
 
 
 def spoil(folder: Path) -> None:

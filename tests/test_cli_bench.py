@@ -192,6 +192,7 @@ def test_peak_memory_grows_with_the_batch(folder, capsys):
     assert "peak memory" in capsys.readouterr().out.splitlines()[0]
 
 
+@pytest.mark.slow
 def test_the_figure_has_a_panel_for_each_batch(folder, capsys):
     pytest.importorskip("matplotlib")
     assert main(["bench", "in.onnx", "--batch", "1", "4", *FAST, "-q", "--plot", "h.svg"]) == 0

@@ -99,6 +99,7 @@ def modules(*words: str) -> set[str]:
     return set(done.stderr.split())
 
 
+@pytest.mark.slow
 def test_a_command_imports_what_it_needs():
     """Pruning is what takes longest to import, and no other command's help needs it."""
     light = modules("compare", "--help")
@@ -107,6 +108,7 @@ def test_a_command_imports_what_it_needs():
     assert "onnxprune.api" not in modules("--help")
 
 
+@pytest.mark.slow
 def test_the_process_takes_a_hint(folder):
     done = command("inspct", "in.onnx")
     assert (done.returncode, done.stdout) == (2, "")

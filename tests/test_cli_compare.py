@@ -111,6 +111,7 @@ def test_a_broken_bound_is_exit_code_1_and_the_record_is_printed(folder, capsys,
     assert main([*words, "--max-error", f"{2 * error * 100}%"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "kept", "broken"),
     [

@@ -200,7 +200,7 @@ def test_a_model_named_like_a_command(folder):
         (("--align", "x"), "argument --align: write auto or a number, not 'x'"),
         (("--align", "0"), "at least 1, not 0"),
         (("--batch", "0"), "at least 1, not 0"),
-        (("--num-samples", "-3"), "at least 1, not -3"),
+        (("--num-samples", "-3"), "a whole number from 1, not '-3'"),
         (("--seed", "-1"), "seed must not be negative"),
         (("--include", "("), "'(' is not a regular expression"),
         (("--criterion", "best"), "invalid choice: 'best'"),

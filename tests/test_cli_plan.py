@@ -128,6 +128,8 @@ def test_biases_that_recovery_adds_are_counted(folder, capsys):
     found = record(capsys)["after"]
     assert main(["bare.onnx", "out.onnx", *words]) == 0
     after = record(capsys)["after"]
+    size, expected = found.pop("bytes"), after["bytes"]
+    assert abs(size - expected) <= 4  # the digits of the error that the file holds
     assert found == {name: after[name] for name in found}
     assert [node.op_type for node in onnx.load("out.onnx").graph.node].count("Add") == 1
 
@@ -149,7 +151,7 @@ def test_a_fixed_share_has_a_plan_too(folder, capsys):
     words = ("--method", "squeeze", "--information", "0.9")
     assert plan(*words, "-q", "-o", "plan.json") == 0
     assert run(*words, "-q", "--plan", "run.json") == 0
-    assert Path("plan.json").read_bytes() == Path("run.json").read_bytes()
+    assert Plan.load("plan.json").edits == Plan.load("run.json").edits
 
 
 def test_what_cannot_be_reached_is_said_and_leaves_no_plan(folder, capsys):

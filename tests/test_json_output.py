@@ -87,7 +87,7 @@ def test_an_error_after_the_record_leaves_one_document(folder, capsys, monkeypat
             json_output.show({"the": "record"})
             raise OnnxPruneError("too late")
 
-    monkeypatch.setattr("onnxprune.cli.inspect.survey", lambda *_: Late())
+    monkeypatch.setattr("onnxprune.survey.survey", lambda *_: Late())
     assert main(["inspect", "in.onnx", "--json"]) == 1
     said = capsys.readouterr()
     assert json.loads(said.out) == {"the": "record"}
@@ -102,6 +102,7 @@ def test_commands_with_results_print_one_document(folder, capsys, words):
     assert refusal(capsys.readouterr().out)["type"] == "UnsupportedModelError"
 
 
+@pytest.mark.slow
 def test_training_has_a_record(folder, capsys):
     pytest.importorskip("torch")
     labels = digits("digits_test.npz", "labels")[:60]

@@ -115,6 +115,18 @@ def test_the_interval_of_a_ratio_holds_the_true_one_and_shrinks_with_runs() -> N
     assert widths[1] < 0.03
 
 
+def test_slow_runs_after_interrupted_ones_count_against_neither() -> None:
+    """Of two that are equal none comes out faster, however often other work comes between."""
+    rng = np.random.default_rng(0)
+    seconds = rng.gamma(100, 1e-5, 2 * 4000)
+    interrupted = rng.random(seconds.size) < 0.3
+    seconds[1:][interrupted[:-1]] *= 1.5  # caches are cold
+    first, other = (Timing(seconds[place::2], ~interrupted[place::2]) for place in (0, 1))
+    found = ratio(first, other)
+    assert found.low < 1 < found.high
+    assert found.high - found.low < 0.05
+
+
 def test_a_ratio_looks_at_rounds_in_which_nothing_interrupted_either() -> None:
     first, other = np.full(20, 2.0), np.full(20, 1.0)
     first[:10] = 100.0

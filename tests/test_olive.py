@@ -72,6 +72,7 @@ def test_the_page_has_every_setting_with_its_default():
         assert rows[name].strip("` ") == ("" if setting.default is None else str(setting.default))
 
 
+@pytest.mark.slow
 def test_without_olive_the_module_says_what_to_install():
     code = (
         "import sys; sys.modules['olive'] = None; from onnxprune.olive.__main__ import main; "

@@ -128,6 +128,13 @@ def test_links_and_labels_lead_somewhere(record):
         for name in value.split()
     ]
     assert {*referred, *(link[1:] for link in document.values("href"))} <= set(ids)
+    texts = {found["id"]: "".join(text) for _, found, text in document.elements if "id" in found}
+    landmarks = [
+        found.get("aria-label") or texts[found["aria-labelledby"]]
+        for tag, found, _ in document.elements
+        if tag == "section" or found.get("role") == "region"
+    ]
+    assert len(landmarks) == len(set(landmarks))
     levels = [int(tag[1]) for tag, _, _ in document.elements if re.fullmatch("h[1-6]", tag)]
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in zip([0, *levels], levels, strict=False))

@@ -241,8 +241,13 @@ def test_the_first_key_leads_to_the_report_and_focus_shows(opened):
 
 
 def test_paper_has_no_controls_and_is_light(browser, address):
-    shown = Opened(browser, address, color_scheme="dark")
+    paper = 700  # A4 between margins, in pixels
+    shown = Opened(browser, address, paper, color_scheme="dark")
+    shown.page.evaluate(
+        "document.querySelectorAll('details').forEach((d, i) => { d.open = i < 4; })"
+    )
     shown.page.emulate_media(media="print")
+    assert shown.page.evaluate("document.documentElement.scrollWidth") == paper
     assert shown.colours()[0] == "rgb(255, 255, 255)"
     for control in ("#theme", "#filter", ".contents"):
         assert not shown.page.locator(control).is_visible()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,12 @@ from small_reports import SETTINGS
 from onnxprune import Options, Pruner, Target
 from onnxprune.cli import main
 from onnxprune.comparison import OutputDistance
+from onnxprune.criteria import CRITERIA, Settings
 from onnxprune.metadata import KEYS, PREFIX, PREVIOUS, RESERVED, own_entries, records, stamp
 from onnxprune.plan import Keep, Plan
 from onnxprune.provenance import record_of
-from onnxprune.report import Footprint, Report
+from onnxprune.report import Report
+from onnxprune.report_parts import Footprint, Run
 from onnxprune.rewrite import digest
 
 SLICED = Options(allocation="uniform", criterion="l2", latency=False)
@@ -63,6 +66,20 @@ def test_other_settings_have_another_digest(folder):
         made.append(said(f"{number}.onnx")["settings_sha256"])
     assert made[0] == made[1]
     assert len(set(made)) == 3
+
+
+def test_a_criterion_without_a_name_has_one_digest():
+    class Mine:
+        def rank(self, group):
+            return CRITERIA["l2"](Settings()).rank(group)
+
+    made = set()
+    for criterion in (Mine(), Mine()):
+        options = replace(SLICED, criterion=criterion)
+        result = Pruner(MODELS / "mlp_digits.onnx", {"input": digits()[:60]}, options).prune()
+        made.add(result.model.SerializeToString(deterministic=True))
+        assert " at 0x" in str(result.report.settings["criterion"])
+    assert len(made) == 1
 
 
 def test_a_model_that_is_no_file_has_no_digest_of_one():
@@ -150,7 +167,10 @@ def test_a_record_is_no_larger_than_what_is_reserved():
     huge = Footprint(10**12, 10**15, 10**12, None)
     distance = OutputDistance("y", scores=False)
     distance.add(np.full((2, 4), 0.1), np.full((2, 4), 1 / 7))
-    report = Report(settings, samples, huge, huge, [distance], [], None, None, [], [], [], [])
+    run = Run(None, "m.onnx", {}, "", 0.0, "")
+    nothing: list[object] = []
+    parts = (None, None, *[nothing] * 5)
+    report = Report(settings, run, samples, huge, huge, [distance], [], *parts)
     plan = Plan("a" * 64, (Keep("g", tuple(np.arange(500).tolist()), 1000),))
     model = onnx.ModelProto()
     stamp(model, record_of(report, plan, 10_000, "b" * 64))

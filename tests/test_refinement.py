@@ -45,7 +45,8 @@ def done(result: Result) -> Refinement:
 
 
 def content(model: onnx.ModelProto) -> bytes:
-    return bytes(model.SerializeToString(deterministic=True))
+    """The graph alone: what a model says of its making differs with the settings."""
+    return bytes(model.graph.SerializeToString(deterministic=True))
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,8 @@ def test_only_weights_change(bare, trained):
         for m in (bare.model, trained.model)
     ]
     assert shapes[0] == shapes[1]
-    assert bare.report.after == trained.report.after
+    costs = [(after.params, after.macs) for after in (bare.report.after, trained.report.after)]
+    assert costs[0] == costs[1]
     assert bare.plan == trained.plan
     assert content(bare.model) != content(trained.model)
 
@@ -294,9 +296,9 @@ def test_a_function_of_the_users_changes_the_samples(folder, capsys):
     (folder / "own.py").write_text(own, encoding="utf-8")
     words = ("--refine", "steps=6", "--refine-rate", "0.001", "--augment", "own.py:noisy")
     assert run(*FLAGS, *words) == 0
-    changed = (folder / "out.onnx").read_bytes()
+    changed = content(onnx.load(folder / "out.onnx"))
     assert run(*FLAGS, *words[:4]) == 0
-    assert (folder / "out.onnx").read_bytes() != changed
+    assert content(onnx.load(folder / "out.onnx")) != changed
 
 
 @pytest.mark.parametrize(

@@ -1,28 +1,46 @@
 """What is saved by learning of a model and its samples once: by a cache, by plans, by sweeps.
 
-    python tools/bench_reuse.py [--network NAME ...] [--table]
+    python tools/bench_reuse.py [stages] [--network NAME ...] [--table]
 
 CPU time of the command, as the kernel accounts for it: other work on the machine has little effect
 on it. Start-up (about a second, imports) is in every time. ResNet-20 has 200 images, the digits
-have 500. Rows that are in docs/results/reuse.jsonl already are not measured again.
+have 500. Rows that are in docs/results/reuse.jsonl already are not measured again. With
+``stages``, where the CPU time of one run goes, within one process, and what a cache of it takes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import os
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 from bench_command import DIGITS, inputs
 from measurements import Measurement, record, recorded
+
+from onnxprune import Options, Target, prune
 
 ROWS = Path(__file__).resolve().parents[1] / "docs" / "results" / "reuse.jsonl"
 NETWORKS = ("resnet_digits", "resnet20_cifar10")
 IMAGES = 200
 BUDGETS = ("0.8", "0.65", "0.5", "0.35")
+
+STAGES = {
+    "moments": ("onnxprune.study", "observe"),
+    "orders": ("onnxprune.study", "rank"),
+    "trials": ("onnxprune.choice", "measure_sensitivity"),
+    "refit in order": ("onnxprune.finishing", "refit_in_order"),
+}
+"""Stage -> the module that calls it, and its name there."""
+STAGE_CASES = (*STAGES, "whole run", "MB kept")
 
 NAMES = {
     "run 0.5": "run, `macs=0.5`",
@@ -39,17 +57,58 @@ NAMES = {
 def main() -> None:
     """Measure what is missing, or print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", nargs="?", choices=["stages"])
     parser.add_argument("--network", action="append", choices=[*DIGITS, "resnet20_cifar10"])
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     rows = recorded(ROWS)
     if given.table:
-        print(table(rows))
+        print(stage_table(rows) if given.part else table(rows))
         return
+    measure, some = (stages, "whole run") if given.part else (measured, "sweep")
+    done = {row["network"] for row in rows if row["case"] == some}
     for network in given.network or NETWORKS:
-        if not any(row["network"] == network for row in rows):
-            for case, seconds in measured(network).items():
-                record(ROWS, {"network": network, "case": case, "cpu_s": round(seconds, 2)})
+        if network not in done:
+            for case, amount in measure(network).items():
+                record(ROWS, {"network": network, "case": case, "cpu_s": round(amount, 2)})
+
+
+def stages(network: str) -> dict[str, float]:
+    """Stage -> CPU seconds of one run; and the megabytes that a cache keeps of it."""
+    spent = dict.fromkeys(STAGE_CASES, 0.0)
+
+    def timed(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*words: Any, **named: Any) -> Any:
+            start = time.process_time()
+            try:
+                return function(*words, **named)
+            finally:
+                spent[stage] += time.process_time() - start
+
+        return call
+
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as patches:
+        model, samples, _ = inputs(network, IMAGES, Path(name))
+        for stage, (module, function) in STAGES.items():
+            found = importlib.import_module(module)
+            replaced = timed(stage, getattr(found, function))
+            patches.enter_context(mock.patch.object(found, function, replaced))
+        options = Options(latency=False, cache=Path(name) / "cache")
+        timed("whole run", prune)(model, samples, Target("macs", 0.5), options=options)
+        kept = (Path(name) / "cache").rglob("*.npz")
+        spent["MB kept"] = sum(path.stat().st_size for path in kept) / 1e6
+    return spent
+
+
+def stage_table(rows: list[Measurement]) -> str:
+    """CPU seconds by network and stage."""
+    names = [n for n in NETWORKS if any(r["network"] == n for r in rows)]
+    amounts = {(row["network"], row["case"]): row["cpu_s"] for row in rows}
+    lines = [f"| CPU time, s | {' | '.join(STAGE_CASES)} |", "|---|" + "---:|" * len(STAGE_CASES)]
+    for name in names:
+        cells = " | ".join(f"{amounts[name, case]:.1f}" for case in STAGE_CASES)
+        lines.append(f"| {name} | {cells} |")
+    return "\n".join(lines)
 
 
 def measured(network: str) -> dict[str, float]:
@@ -96,7 +155,7 @@ def seconds(*words: str | Path) -> float:
 
 def table(rows: list[Measurement]) -> str:
     """CPU seconds by command and network."""
-    names = [n for n in NETWORKS if any(row["network"] == n for row in rows)]
+    names = [n for n in NETWORKS if (n, "sweep") in {(r["network"], r["case"]) for r in rows}]
     times = {(row["network"], row["case"]): row["cpu_s"] for row in rows}
     lines = [f"| CPU time, s | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
     for case, title in NAMES.items():

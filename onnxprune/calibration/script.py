@@ -30,6 +30,8 @@ def stacks_from_script(
         return stacks_from_python(result, inputs, samples.where)
     with samples.running():
         items = items_of(result, samples.where)
+    if isinstance(result, list):  # it is in memory as a whole, whatever is taken of it
+        most = None
     return stacks_of_items(_guarded(items, samples), inputs, samples.where, most)
 
 

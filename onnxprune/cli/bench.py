@@ -30,8 +30,9 @@ examples:
 
 Models take turns, run by run, so that noise hits all alike; runs on one thread of the CPU in which
 it had to wait for its core do not count. Ratios are of medians, to the first model on the first
-provider, with the interval that 95 % of resamples of the runs lie in. On a GPU a run includes the
-copies of inputs and outputs.
+provider, with the interval that 95 % of resamples of the runs lie in. What it does not know of is
+where a model's memory lies: copies of one model differ by one or two per cent within a process. On
+a GPU a run includes the copies of inputs and outputs.
 """
 
 

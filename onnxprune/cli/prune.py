@@ -39,6 +39,7 @@ examples:
   onnxprune in.onnx out.onnx --calib samples.npz --target latency=0.6 --target error=0.1
   onnxprune in.onnx out.onnx --calib samples.npz --target drop=1% --eval judge.py:accuracy
   onnxprune in.onnx out.onnx --calib feeds.py:samples --report report.json --report report.html
+  onnxprune in.onnx out.onnx --calib ids=ids.npy --calib mask=mask.npy --mask mask
   onnxprune in.onnx out.onnx --calib samples.npz --method snp --cutoff 0.05
   onnxprune in.onnx out.onnx --calib samples.npz --target macs=0.35 --refine 300s
   onnxprune trained.onnx out.onnx --statistics learnt.npz --method snp --target macs=0.5

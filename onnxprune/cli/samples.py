@@ -9,11 +9,11 @@ from typing import Any
 
 from onnxprune.cli import arguments
 
-FORMS = (
+FILES = (
     ".npz, .npy, .parquet, .arrow or .tar, a folder of them or of images, a data set saved by "
-    "Hugging Face datasets, file.py:function, or random"
+    "Hugging Face datasets"
 )
-SEVERAL = "; or repeat NAME=DATA, one for each input"
+FORMS = f"{FILES}, file.py:function, or random; or repeat NAME=DATA, one for each input"
 
 
 def add_samples(
@@ -32,7 +32,7 @@ def add_samples(
         required: whether it has to be given.
     """
     container.add_argument(
-        flag, metavar="DATA", action=_Source, required=required, help=f"{what}: {FORMS}{SEVERAL}"
+        flag, metavar="DATA", action=_Source, required=required, help=f"{what}: {FORMS}"
     )
 
 

@@ -12,7 +12,7 @@ from onnxprune.cli.images import add_images, preprocessing
 from onnxprune.cli.json_output import show
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
-from onnxprune.cli.samples import FORMS
+from onnxprune.cli.samples import FILES
 from onnxprune.errors import CalibrationError, MissingLibraryError
 from onnxprune.train import options as settings
 from onnxprune.train.methods import METHODS
@@ -62,7 +62,7 @@ def _add_samples(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="DATA",
         required=True,
-        help=f"samples to learn from: {FORMS}",
+        help=f"samples to learn from: {FILES}, or file.py:function",
     )
     samples.add_argument("--labels", metavar="FILE.npy", help="their classes, numbered from 0")
     samples.add_argument(

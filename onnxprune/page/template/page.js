@@ -66,7 +66,6 @@
       details.append(...groups.map((group) => group.detail));
     });
   });
-  heads[0].querySelector("button").setAttribute("aria-label", "place in the network");
 
   // filtering: by the names of a group, and of the layers that make and read it
   const filter = document.getElementById("filter");
