@@ -271,9 +271,6 @@ def _plain_gemm(node: gs.Node) -> None:
         outputs = weight.values.shape[0 if node.attrs.get("transB", 0) else 1]
         values = bias.values.reshape(-1) * beta
         if values.size not in (1, outputs):
-            raise UnsupportedModelError(
-                f"{node.name}: adds {values.size} values to {outputs} outputs; export the model "
-                "again"
-            )
+            return  # refused where the layer's bias is read
         bias.values = np.broadcast_to(values, (outputs,)).astype(bias.values.dtype)
         node.attrs["beta"] = 1.0

@@ -26,6 +26,9 @@ def check_places(
             device or a pipe.
     """
     asked = {what: path for what, path in writes.items() if path is not None}
+    for path in (*reads.values(), *asked.values()):
+        if "\0" in str(path):  # from a configuration file: no word of a command line has one
+            parser.error(f"{str(path)!r} is no path")
     for path in asked.values():
         if path.is_dir():
             parser.error(f"{path} is a folder; name a file")
