@@ -17,8 +17,8 @@ import numpy as np
 
 from fuzzing.wire import FLOATS, TEXTS, integer, spoilt
 
-BOMB_BYTES = 3 << 28
-"""What the bomb unpacks to: more than a worker may take, out of less than a megabyte."""
+BOMB_BYTES = 3 << 24
+"""What the bomb unpacks to, out of some kilobytes: more than a worker takes an archive of."""
 
 
 class Trap:

@@ -31,6 +31,8 @@ from onnxprune.errors import OnnxPruneError
 
 MEMORY = 1 << 30
 """Bytes of address space that a worker may take beyond what the libraries take."""
+ARCHIVES = 1 << 26
+"""Bytes of memory that a worker believes there are when it unpacks an archive."""
 CPU_SECONDS = 10
 """What one input may take, of the processor's time: other work on the machine does not count."""
 SILENCE = 180
@@ -167,7 +169,7 @@ def _limit() -> None:
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    array_archive.memory = lambda: MEMORY
+    array_archive.memory = lambda: ARCHIVES
 
 
 def _ring(_: int, __: FrameType | None) -> None:
