@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,9 @@ WRITERS = {"folder": replacing, "no name": unnamed}
 
 def killed(work: Callable[[], object], after: float | None = None) -> int:
     """Run in a process of its own, which is killed after some seconds unless it kills itself."""
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads that the libraries have started
+        child = os.fork()
     if not child:
         try:
             work()

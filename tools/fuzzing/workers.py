@@ -6,6 +6,7 @@ native library takes down, or that never comes back, tells which input did it.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import mmap
 import os
@@ -102,7 +103,9 @@ def _one_worker(seed: int, target: str, numbers: range, outcome: Outcome) -> int
     """Run inputs in one worker until it ends; the first input that was not run."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as place, tempfile.TemporaryFile() as said:
         progress = mmap.mmap(-1, 8)
-        child = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of threads that the libraries have started
+            child = os.fork()
         if not child:
             _work(seed, target, numbers, Path(place), progress, said.fileno())
         status = _waited(child, progress)
@@ -141,6 +144,7 @@ def _work(
     """The life of a worker."""
     code = 3
     try:
+        faulthandler.disable()
         warnings.simplefilter("ignore")
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 2)  # native libraries complain there
