@@ -9,8 +9,8 @@ settings of each method, six learning rates of one and three learning rates at t
 rates of the other, and judges them on 2 000 further train images; *training* trains three seeds
 with the best of them, looks at 2 000 test images after every epoch, and prunes each network by the
 default engine; *statistics* prunes by moments that training has learnt and by those of samples.
-Test images choose nothing. Seconds are of the processor's time. Rows are appended as they come and never measured again; a row is a
-whole training.
+Test images choose nothing. Seconds are of the processor's time. Rows are appended as they come and
+never measured again; a row is a whole training.
 """
 
 from __future__ import annotations
