@@ -28,6 +28,7 @@ from pathlib import Path
 import onnx
 
 from onnxprune.arrays import Feed
+from onnxprune.blame import blamed
 from onnxprune.blas_threads import one_thread
 from onnxprune.calibration import CalibrationSource
 from onnxprune.finishing import Finisher
@@ -143,7 +144,7 @@ class Pruner:
             ValueError: there are targets although the options fix the counts.
         """
         self._ground.options.require_choice(targets)
-        with one_thread():
+        with one_thread(), blamed(self._ground.original):
             return self._pruned(targets)
 
     def plan(self, targets: Sequence[Target] = ()) -> Forecast:
@@ -154,7 +155,7 @@ class Pruner:
             ValueError: there are targets although the options fix the counts.
         """
         self._ground.options.require_choice(targets)
-        with one_thread():
+        with one_thread(), blamed(self._ground.original):
             return foresee(self._ground, asked(targets, self._ground.options), targets)
 
     def sweep(self, budgets: Sequence[Budget], folder: str | Path) -> Frontier:
@@ -224,8 +225,9 @@ def recover(
     """
     # the order of the channels is the plan's; this is the criterion that takes no time
     settings = replace(options, criterion="l2", sections=bool(plan.drops))
-    with one_thread():
-        return Finisher(Groundwork(model, calibration, settings)).recover(plan)
+    ground = Groundwork(model, calibration, settings)
+    with one_thread(), blamed(ground.original):
+        return Finisher(ground).recover(plan)
 
 
 def asked(targets: Sequence[Target], options: Options) -> list[Target]:
@@ -252,6 +254,7 @@ def apply_plan(
     original = load(model)
     if not plan.record:
         plan = replace(plan, record=origin(plan, file_sha256(model)))
-    pruned = apply(original, plan, weights or Weights({}))
+    with blamed(original):
+        pruned = apply(original, plan, weights or Weights({}))
     with pending(pruned, Path(output)) as temporary:
         check_file(temporary, original)

@@ -270,5 +270,7 @@ def _plain_gemm(node: gs.Node) -> None:
     elif _is_row(bias) and len(bias.outputs) == 1:
         outputs = weight.values.shape[0 if node.attrs.get("transB", 0) else 1]
         values = bias.values.reshape(-1) * beta
+        if values.size not in (1, outputs):
+            return  # refused where the layer's bias is read
         bias.values = np.broadcast_to(values, (outputs,)).astype(bias.values.dtype)
         node.attrs["beta"] = 1.0

@@ -75,10 +75,9 @@ class AxisCounter:
 
     def positions(self, tensor: gs.Tensor, axis: int, extent: int) -> Sum:
         """How many indices of an axis survive if it has so many; batch * heads depend on it."""
-        channels = self._network.channels(tensor, axis)
-        if (channels == FROZEN).all():
+        if self._network.is_frozen(tensor, axis):
             return self.fixed(extent)
-        share = self.fixed(extent / channels.size)
+        share = self.fixed(extent / self._network.channels(tensor, axis).size)
         return expand([share, self.count(tensor, axis)])
 
     def fixed(self, extent: float) -> Sum:

@@ -18,6 +18,9 @@ import numpy as np
 from onnxprune.arrays import IndexArray
 from onnxprune.components import Components, Statements
 
+MOST_CHANNELS = 1 << 24
+"""Indices of an axis; those of a longer one are no channels, and none is given a number."""
+
 
 class Shaped(Protocol):
     """What coupling needs of a tensor; identity, not the name, tells tensors apart."""
@@ -45,7 +48,7 @@ class Coupling:
         if key not in self._slots:
             known = tensor.shape is not None and axis < len(tensor.shape)
             extent = tensor.shape[axis] if known else None
-            size = extent if isinstance(extent, int) and extent > 0 else 0
+            size = extent if isinstance(extent, int) and 0 < extent <= MOST_CHANNELS else 0
             self._slots[key] = self.slots(size)
             self._tensors[id(tensor)] = tensor
         return self._slots[key]
@@ -81,6 +84,9 @@ class Coupling:
         """
         if len(factors) == 1:
             self.couple(cells, factors[0])
+        elif any(factor.shape != cells.shape for factor in factors):
+            for slots in (cells, *factors):
+                self.freeze(slots, "the extents of a reshaped axis do not match")
         elif factors and cells.size:
             self._stated.products.append((cells, np.stack(factors)))
 

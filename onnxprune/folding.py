@@ -28,6 +28,10 @@ KEPT_OPS = RECIPES | {
 }
 FEW_INDICES = 1 << 16
 """Integers up to which a recipe is written out, so that what is done with them can be folded."""
+LARGEST = 1 << 26
+"""Bytes up to which a constant is written out though what it is made of is far smaller."""
+GROWTH = 4
+"""How many times larger than that it may be beyond: casts and other rearrangements are not."""
 AWAITED = RECIPES | {"Shape"}
 """What may be folded once more shapes are inferred."""
 FOLDING_ROUNDS = 16
@@ -37,11 +41,25 @@ FOLDING_ROUNDS = 16
 def _is_kept(node: gs.Node) -> bool:
     """Whether a node stays though its inputs are constant; few indices are written out."""
     if node.op not in KEPT_OPS:
-        return False
+        return _explodes(node)
     y = node.outputs[0]
     known = y.shape is not None and all(isinstance(extent, int) for extent in y.shape)
     few = known and math.prod(y.shape) <= FEW_INDICES and y.dtype in (np.int32, np.int64)
     return node.op not in RECIPES or not few
+
+
+def _explodes(node: gs.Node) -> bool:
+    """Whether a node makes a large constant of a small one, as a ConstantOfShape may."""
+    made = sum(_bytes(y) for y in node.outputs)
+    return made > LARGEST and made > GROWTH * sum(_bytes(x) for x in node.inputs)
+
+
+def _bytes(tensor: gs.Tensor) -> int:
+    """Bytes of a tensor, as far as its shape is known."""
+    if tensor.shape is None or not all(isinstance(extent, int) for extent in tensor.shape):
+        return 0
+    size = np.dtype(tensor.dtype).itemsize if isinstance(tensor.dtype, type | np.dtype) else 1
+    return size * int(math.prod(tensor.shape))
 
 
 def _plain_constants(model: onnx.ModelProto) -> None:

@@ -10,6 +10,7 @@ import onnx
 
 from onnxprune import fingerprints
 from onnxprune.allocation import Costs
+from onnxprune.blame import blamed
 from onnxprune.calibration import CalibrationSource, split
 from onnxprune.canonical import canonicalise
 from onnxprune.choice import Chooser
@@ -26,6 +27,7 @@ from onnxprune.refining import require_refinable
 from onnxprune.sample_doubts import doubts
 from onnxprune.scope import Scope, prunable_groups
 from onnxprune.section_choice import droppable_sections
+from onnxprune.soundness import require_sound
 from onnxprune.statistics_cache import open_cache
 from onnxprune.study import Batches, Study, study
 from onnxprune.study_memory import StudyMemory
@@ -69,11 +71,17 @@ class Groundwork:
     ) -> None:
         self.options = options
         if isinstance(model, onnx.ModelProto):
+            require_sound(model)
             self.original, self.name = model, model.graph.name
         else:
             self.original, self.name = load(model), Path(model).name
         self.file_sha256 = file_sha256(model)
         self._learnt = learnt_statistics(self.original, options)
+        with blamed(self.original):
+            self._prepare(calibration)
+
+    def _prepare(self, calibration: CalibrationSource | None) -> None:
+        options = self.options
         self.canonical = canonicalise(self.original)
         network = find_groups(self.canonical)
         groups = prunable_groups(network, options)

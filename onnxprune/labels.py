@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxprune.array_archive import read_header, require_held
 from onnxprune.arrays import Array, IndexArray
 from onnxprune.errors import OnnxPruneError
 
@@ -45,9 +46,13 @@ def read_labels(
 
 def _read(path: Path, error: type[OnnxPruneError]) -> Array:
     try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as reason:
-        raise error(f"{path}: not a readable .npy file of labels ({reason})") from reason
-    if not isinstance(found, np.ndarray):
-        raise error(f"{path}: an archive; expected an .npy file with one class per sample")
+        with path.open("rb") as stream:
+            shape, dtype = read_header(stream)
+            require_held(shape, dtype, path.stat().st_size - stream.tell())
+        found: Array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as reason:
+        raise error(
+            f"{path}: not a readable .npy file of labels ({reason}); save one class per sample "
+            "with numpy.save"
+        ) from reason
     return found

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxprune.arrays import Array, IndexArray, Matrix, Vector
+from onnxprune.errors import UnsupportedModelError
 
 
 @dataclass(frozen=True)
@@ -218,10 +219,20 @@ class LinearMap:
         return np.ascontiguousarray(joined, dtype=self.weight.values.dtype)
 
     def bias_vector(self) -> Vector:
-        """The bias in float64, shape (outputs,); zeros where the node has none."""
+        """The bias in float64, shape (outputs,); zeros where the node has none.
+
+        Raises:
+            UnsupportedModelError: it has neither one value nor one for each output.
+        """
         if self.bias is None:
             return np.zeros(self.outputs)
-        return np.broadcast_to(self.bias.values.reshape(-1), (self.outputs,)).astype(np.float64)
+        values = self.bias.values.reshape(-1)
+        if values.size not in (1, self.outputs):
+            raise UnsupportedModelError(
+                f"{self.name}: a bias of {values.size} values for {self.outputs} outputs; export "
+                "the model again"
+            )
+        return np.broadcast_to(values, (self.outputs,)).astype(np.float64)
 
     def with_bias(self, tensor: Array, bias: Vector) -> Array:
         """What the bias tensor holds, which may be more than this map's, with another bias."""

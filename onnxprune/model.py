@@ -15,13 +15,15 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxprune.errors import UnsupportedModelError
-from onnxprune.external import save_external
-from onnxprune.replacing import explained, replacing
+from onnxprune.external import drop_other_data, save_external
+from onnxprune.propagation import is_bounded
+from onnxprune.replacing import explained, replacing, unnamed
 from onnxprune.shape_hints import known_count, known_extents, may_have_hints, write_extents
+from onnxprune.soundness import require_sound
 from onnxprune.stand_ins import with_stand_ins
 
-# graphsurgeon prints advice of its own on stdout, which belongs to the caller's output.
-G_LOGGER.severity = G_LOGGER.CRITICAL
+# graphsurgeon prints advice and what it raises on stdout, which belongs to the caller's output.
+G_LOGGER.severity = G_LOGGER.CRITICAL + 1
 logger = logging.getLogger(__name__)
 
 NO_NAMES = frozenset({"", "?", "None"})
@@ -64,10 +66,16 @@ def load(path: str | os.PathLike[str]) -> onnx.ModelProto:
         raise UnsupportedModelError(f"{path}: the file holds no ONNX graph; is it really .onnx?")
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
-    except (onnx.checker.ValidationError, OSError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # onnx raises what the file system of C++ does, and KeyError, ...
         raise UnsupportedModelError(
             f"{path}: its external data cannot be read ({error}); keep the data file beside it"
         ) from error
+    try:
+        require_sound(model)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"{path}: {error}") from error
     return model
 
 
@@ -115,12 +123,13 @@ def write_shapes(model: onnx.ModelProto, *, strict: bool = False) -> None:
 
 
 def _infer(model: onnx.ModelProto, *, strict: bool) -> onnx.ModelProto:
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=True)
+    data = is_bounded(model)
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=data)
     for _ in range(HINT_ROUNDS if may_have_hints(inferred) else 0):
         if not write_extents(inferred, known_extents(import_graph(inferred))):
             break
         known = known_count(inferred)
-        inferred = onnx.shape_inference.infer_shapes(inferred, strict_mode=strict, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(inferred, strict_mode=strict, data_prop=data)
         if known_count(inferred) == known:
             break  # nothing followed from what was written
     return inferred
@@ -246,16 +255,19 @@ def pending(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
     """Write the model beside ``path`` and move it there if the block ends without an error.
 
     Yields the path of the temporary file, which is complete and can be validated; whatever
-    happens, ``path`` holds either what it held before or the whole new model. Only a model over
-    2 GB takes two renames, its data file's first: killed between them, it has to be written again.
+    happens, even if the process is killed, ``path`` holds either what it held before or the whole
+    new model. The data file of a model over 2 GB is called by its content and comes first: until
+    the model itself is replaced, the old one has its own.
 
     Raises:
         OnnxPruneError: the folder cannot be written.
     """
-    with replacing(path) as temporary:
+    large, data = is_large(model), None
+    with replacing(path) if large else unnamed(path) as temporary:
         with explained(path):
-            if is_large(model):
-                save_external(model, temporary, f"{path.name}.data")
+            if large:
+                data = save_external(model, temporary, path.name)
             else:
                 onnx.save(model, temporary)
         yield temporary
+    drop_other_data(path, data)

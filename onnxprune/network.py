@@ -102,6 +102,11 @@ class Network:
         extent = tensor.shape[axis] if tensor.shape is not None else 0
         return np.full(extent if isinstance(extent, int) else 0, FROZEN, np.int64)
 
+    def is_frozen(self, tensor: gs.Tensor, axis: int) -> bool:
+        """Whether no index of an axis is a channel that can be cut."""
+        known = self.channel_of.get((id(tensor), axis))
+        return known is None or bool((known == FROZEN).all())
+
     def survivors(self, keeps: Mapping[str, Sequence[int] | IndexArray]) -> Array:
         """Which channels survive, those of ``products`` included, shape (channels,), bool.
 

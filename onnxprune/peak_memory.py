@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from onnxprune.arrays import Feed
 from onnxprune.errors import OnnxPruneError
 from onnxprune.runtime import Session
+from onnxprune.scratch import scratch
 
 RUNS = 3
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -39,8 +39,8 @@ def peak_memory(model: Path, feed: Feed, threads: int | None) -> int | None:
     """
     if not RESET.exists():
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        inputs = Path(folder, "feed.npz")
+    with scratch() as folder:
+        inputs = folder / "feed.npz"
         names = list(feed)
         np.savez(inputs, *feed.values())
         task = json.dumps([str(model.absolute()), str(inputs), names, threads])

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,19 +16,20 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.array_archive import read_archive
 from onnxprune.arrays import Array, IndexArray, Matrix, Vector
 from onnxprune.errors import PlanMismatchError
+from onnxprune.replacing import explained, replacing
 
 FORMAT = 2
 _UNREADABLE = (
     OSError,
-    EOFError,
     ValueError,
     KeyError,
-    TypeError,  # an .npy file, whose array is no archive
-    AttributeError,  # the same on Python 3.10
-    zipfile.BadZipFile,
-    zlib.error,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
 )
 
 
@@ -243,12 +242,17 @@ class Plan:
         return hashlib.sha256("\n".join(edits).encode()).hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Write the plan as JSON."""
+        """Write the plan as JSON.
+
+        Raises:
+            OnnxPruneError: it cannot be written.
+        """
         edits = [edit.to_dict() for edit in self.edits]
         document: dict[str, Any] = {"format": FORMAT, "model": self.model, "edits": edits}
         if self.record:
             document["record"] = dict(self.record)
-        Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        with replacing(Path(path)) as temporary, explained(Path(path)):
+            temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -270,8 +274,10 @@ class Plan:
         except PlanMismatchError as error:
             named = str(error).startswith(f"{path}: ")
             raise PlanMismatchError(str(error) if named else f"{path}: {error}") from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise PlanMismatchError(f"{path}: not a readable plan ({error})") from error
+        except _UNREADABLE as error:
+            raise PlanMismatchError(
+                f"{path}: not a readable plan ({error}); make it with --plan"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -297,7 +303,11 @@ class Weights:
     plan: str = ""
 
     def save(self, path: str | Path) -> None:
-        """Write the weights as .npz: two arrays per consumer, one per section and initializer."""
+        """Write the weights as .npz: two arrays per consumer, one per section and initializer.
+
+        Raises:
+            OnnxPruneError: they cannot be written.
+        """
         flat: dict[str, Any] = {}
         for index, (name, (weight, bias)) in enumerate(self.arrays.items()):
             flat |= {f"name.{index}": name, f"weight.{index}": weight, f"bias.{index}": bias}
@@ -307,7 +317,8 @@ class Weights:
             flat |= {f"initializer.{index}": name, f"refined.{index}": values}
         if self.plan:
             flat["plan"] = self.plan
-        with Path(path).open("wb") as file:
+        where = Path(path)
+        with replacing(where) as temporary, explained(where), temporary.open("wb") as file:
             np.savez(file, **flat)
 
     @classmethod
@@ -318,21 +329,23 @@ class Weights:
             PlanMismatchError: the file does not hold weights.
         """
         try:
-            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                count = sum(name.startswith("name.") for name in file.files)
-                dropped = sum(name.startswith("section.") for name in file.files)
-                refined = sum(name.startswith("initializer.") for name in file.files)
-                plan = str(file["plan"]) if "plan" in file.files else ""
-                if len(file.files) != 3 * count + 2 * dropped + 2 * refined + bool(plan):
-                    raise ValueError("it holds other arrays than names, weights and biases")
-                return cls(
-                    {
-                        str(file[f"name.{i}"]): (file[f"weight.{i}"], file[f"bias.{i}"])
-                        for i in range(count)
-                    },
-                    {str(file[f"section.{i}"]): file[f"constant.{i}"] for i in range(dropped)},
-                    {str(file[f"initializer.{i}"]): file[f"refined.{i}"] for i in range(refined)},
-                    plan,
-                )
-        except _UNREADABLE as error:
-            raise PlanMismatchError(f"{path}: not a readable weights file ({error})") from error
+            file = read_archive(Path(path))
+            count = sum(name.startswith("name.") for name in file)
+            dropped = sum(name.startswith("section.") for name in file)
+            refined = sum(name.startswith("initializer.") for name in file)
+            plan = str(file["plan"]) if "plan" in file else ""
+            if len(file) != 3 * count + 2 * dropped + 2 * refined + bool(plan):
+                raise ValueError("it holds other arrays than names, weights and biases")
+            return cls(
+                {
+                    str(file[f"name.{i}"]): (file[f"weight.{i}"], file[f"bias.{i}"])
+                    for i in range(count)
+                },
+                {str(file[f"section.{i}"]): file[f"constant.{i}"] for i in range(dropped)},
+                {str(file[f"initializer.{i}"]): file[f"refined.{i}"] for i in range(refined)},
+                plan,
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise PlanMismatchError(
+                f"{path}: not a readable weights file ({error}); make it with --plan"
+            ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from onnxprune.errors import OnnxPruneError
 from onnxprune.runtime import ModelSource, Provider, Session
+from onnxprune.scratch import scratch
 
 _SUFFIX, _RUN = "_kernel_time", "model_run"
 
@@ -43,9 +43,8 @@ def recording(
         OnnxPruneError: the record cannot be read.
     """
     events: list[KernelEvent] = []
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        prefix = Path(folder, "kernels")
-        session = Session(model, provider=provider, threads=threads, profile=prefix)
+    with scratch() as folder:
+        session = Session(model, provider=provider, threads=threads, profile=folder / "kernels")
         yield session, events
         events += _kernels(_read(session.end_profile()))
 

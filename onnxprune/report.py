@@ -106,7 +106,7 @@ class Report:
         """Write the record as JSON.
 
         Raises:
-            OnnxPruneError: the file cannot be written.
+            OnnxPruneError: it cannot be written.
         """
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
         with replacing(Path(path)) as temporary, explained(Path(path)):

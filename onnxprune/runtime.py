@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from google.protobuf.message import DecodeError
 from onnxprune.arrays import Array, Feed
 from onnxprune.errors import CalibrationError, OnnxPruneError, UnsupportedModelError
 from onnxprune.flavours import check_flavours
+from onnxprune.scratch import scratch
 from onnxprune.widening import widened
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
@@ -247,11 +247,10 @@ def _loadable(model: ModelSource) -> Iterator[bytes | str]:
     elif _weight_bytes(model) < _MAX_WEIGHT_BYTES:
         yield model.SerializeToString()
     else:
-        # Windows keeps the mapped weights locked for as long as the session lives.
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        with scratch() as folder:
             copy = onnx.ModelProto()
             copy.CopyFrom(model)  # saving external data empties the tensors of what it saves
-            path = Path(folder, "model.onnx")
+            path = folder / "model.onnx"
             onnx.save_model(copy, path, save_as_external_data=True, location="weights")
             yield str(path)
 

@@ -8,8 +8,6 @@ which nothing is fitted on: on these the pruned model is compared with the origi
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,23 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.array_archive import read_archive
 from onnxprune.arrays import Array
 from onnxprune.errors import CalibrationError
 from onnxprune.gram import Gram
 from onnxprune.linear_map import FeatureSpec, Window
-from onnxprune.replacing import replacing
+from onnxprune.replacing import explained, replacing
 
 FORMAT = 1
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -80,7 +70,8 @@ class SavedMoments:
         arrays: dict[str, Any] = {"head": np.array(json.dumps(head))}
         arrays |= {f"gram.{i}": gram.sums for i, gram in enumerate(self.grams.values())}
         arrays |= {f"sample.{name}": values for name, values in self.samples.items()}
-        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+        where = Path(path)
+        with replacing(where) as temporary, explained(where), temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
     @classmethod
@@ -91,15 +82,15 @@ class SavedMoments:
             CalibrationError: it is no file of learnt moments, or one of another version.
         """
         try:
-            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                head = json.loads(str(file["head"]))
-                if head["format"] != FORMAT:
-                    raise ValueError(f"format {head['format']}, this version reads {FORMAT}")
-                specs = [_spec(**fields) for fields in head["features"]]
-                grams = {spec: Gram.of(file[f"gram.{i}"]) for i, spec in enumerate(specs)}
-                names = [name for name in file.files if name.startswith("sample.")]
-                samples = {name.removeprefix("sample."): file[name] for name in names}
-                return cls(str(head["digest"]), grams, samples)
+            file = read_archive(Path(path))
+            head = json.loads(str(file["head"]))
+            if head["format"] != FORMAT:
+                raise ValueError(f"format {head['format']}, this version reads {FORMAT}")
+            specs = [_spec(**fields) for fields in head["features"]]
+            grams = {spec: Gram.of(file[f"gram.{i}"]) for i, spec in enumerate(specs)}
+            names = [name for name in file if name.startswith("sample.")]
+            samples = {name.removeprefix("sample."): file[name] for name in names}
+            return cls(str(head["digest"]), grams, samples)
         except _UNREADABLE as error:
             raise CalibrationError(
                 f"{path}: not a readable file of learnt statistics ({error}); give what "

@@ -101,7 +101,7 @@ class SavedReport:
         try:
             text = Path(path).read_text(encoding="utf-8")
             return cls.of(json.loads(text, parse_constant=_refuse))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ReportError(f"{path}: not readable as JSON ({error}); {HINT}") from error
         except ReportError as error:
             raise ReportError(f"{path}: {error}") from error

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import onnx
 
 from onnxprune.arrays import Array
+from onnxprune.blame import blamed
 from onnxprune.calibration.input_spec import format_shape
 from onnxprune.canonical import canonicalise
 from onnxprune.cost import CostModel, cost_model, is_parameter, parameter_count
@@ -41,10 +42,15 @@ def survey(
             it is given.
 
     Raises:
-        UnsupportedModelError: the model is quantised, or too old.
+        UnsupportedModelError: the model is quantised, too old, or not valid.
         OnnxPruneError: a shape does not fit the model.
     """
-    inputs = input_extents(model, shapes or {})
+    with blamed(model):
+        return _survey(model, shapes or {})
+
+
+def _survey(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Inspection:
+    inputs = input_extents(model, shapes)
     canonical = canonicalise(model)
     network = find_groups(canonical)
     cost = cost_model(network, canonical, inputs)

@@ -97,7 +97,10 @@ class Target:
                 f"'{text}' is not a target; write for example macs=0.5, params=500k, size=10MB, "
                 "latency=5ms, ratio=0.3, error=0.05 or drop=1%"
             )
-        value = float(Decimal(number) * Decimal(_UNITS[kind][unit.lower()]))
+        try:
+            value = float(Decimal(number) * Decimal(_UNITS[kind][unit.lower()]))
+        except ArithmeticError:  # more digits or a larger exponent than a Decimal has
+            value = math.inf
         return cls(kind, value, "ms" if unit.lower() in _TIME else "")
 
     @property

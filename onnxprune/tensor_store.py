@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from onnxprune.arrays import Array
+from onnxprune.scratch import scratch_folder
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -43,7 +42,7 @@ class TensorStore(Generic[Key]):
 
     An array that does not fit the limit is written to a file of its own, which is mapped to memory
     whenever it is read. The files live as long as the store: until the end of its ``with`` block,
-    or until nobody has the store any more.
+    or until nobody has the store any more; those of a killed process until the next store writes.
 
     Args:
         max_bytes: how much may lie in memory; None for no limit.
@@ -116,8 +115,8 @@ class TensorStore(Generic[Key]):
 
     def _spilled(self, array: Array) -> _Spilled:
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="onnxprune-"))
-            self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            self._folder, remove = scratch_folder()
+            self._remove = weakref.finalize(self, remove)
         path = self._folder / str(self._files)
         np.ascontiguousarray(array).tofile(path)
         self._files += 1

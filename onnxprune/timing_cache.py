@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
-import tempfile
 from pathlib import Path
 
 from onnxprune.alignment import block_size
 from onnxprune.cache_folder import cache_folder
+from onnxprune.errors import OnnxPruneError
+from onnxprune.replacing import replacing
 from onnxprune.runtime import VERSION, Provider
+
+LONGEST = 1e9
+"""Milliseconds; a kernel that takes longer was not timed."""
 
 _CPU_LIST = Path("/proc/cpuinfo")
 
@@ -44,15 +47,11 @@ class TimingCache:
         if self._path is None or not self._new:
             return
         merged = _read(self._path) | self._new
-        with contextlib.suppress(OSError):
+        text = json.dumps(merged, indent=0, sort_keys=True)
+        with contextlib.suppress(OSError, OnnxPruneError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self._path.parent, suffix=".part")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    json.dump(merged, file, indent=0, sort_keys=True)
-                os.replace(name, self._path)
-            except OSError:
-                Path(name).unlink(missing_ok=True)
+            with replacing(self._path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
         self._new = {}
 
 
@@ -92,8 +91,12 @@ def _read(path: Path) -> dict[str, float]:
     """What a file holds; nothing if it is not a table of times."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}
-    return {str(k): float(v) for k, v in found.items() if isinstance(v, (int, float)) and v >= 0}
+    return {str(k): float(v) for k, v in found.items() if _is_time(v)}
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value <= LONGEST

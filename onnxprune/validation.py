@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from onnxprune.arrays import Array, Feed
+from onnxprune.blame import complaint
 from onnxprune.comparison import OutputDistance, distances, is_numeric
 from onnxprune.errors import OnnxPruneError, ValidationError
 from onnxprune.executor import Executor, InProcess
@@ -39,10 +40,10 @@ def check_file(
     Raises:
         ValidationError: it fails a check.
     """
-    complaint = _complaint(path)
+    found = complaint(path)
     written = onnx.load(path, load_external_data=False)
-    if complaint and not _is_old(complaint, written, original):
-        raise ValidationError(f"the new model is not valid ONNX: {complaint}")
+    if found and not _is_old(found, written, original):
+        raise ValidationError(f"the new model is not valid ONNX: {found}")
     check_interface(written, original)
     for name, array in _outputs(path, feed, provider).items():
         if is_numeric(array) and not np.isfinite(array).all():
@@ -51,31 +52,20 @@ def check_file(
             )
 
 
-def _complaint(model: Path | onnx.ModelProto) -> str:
-    """What the checker of onnx says against a model, or nothing."""
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        return str(error)
-    except ValueError:  # a model over 2 GB can only be checked as a file
-        return ""
-    return ""
-
-
-def _is_old(complaint: str, written: onnx.ModelProto, original: onnx.ModelProto) -> bool:
+def _is_old(found: str, written: onnx.ModelProto, original: onnx.ModelProto) -> bool:
     """Whether the original has the same fault, as a GroupNormalization of opset 18 is one.
 
     The checker stops at the first: what it says with that operator replaced must be old as well.
     """
-    if _fault(complaint) != _fault(_complaint(original)):
+    if _fault(found) != _fault(complaint(original)):
         return False
-    behind = _complaint(with_stand_ins(written))
-    return not behind or _fault(behind) == _fault(_complaint(with_stand_ins(original)))
+    behind = complaint(with_stand_ins(written))
+    return not behind or _fault(behind) == _fault(complaint(with_stand_ins(original)))
 
 
-def _fault(complaint: str) -> str:
+def _fault(found: str) -> str:
     """The first line without the name of a node, which the original may not have."""
-    return NODE_NAME.sub("", complaint.partition("\n")[0])
+    return NODE_NAME.sub("", found.partition("\n")[0])
 
 
 def _outputs(path: Path, feed: Feed | None, provider: Provider) -> dict[str, Array]:

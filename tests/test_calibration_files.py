@@ -236,7 +236,7 @@ def test_zip_bombs_are_refused_before_loading(
 ) -> None:
     path = tmp_path / "data.npz"
     np.savez_compressed(path, x=np.zeros((2**20, 2), np.float32))
-    monkeypatch.setattr("onnxprune.calibration.array_files.MAX_NPZ_BYTES", 2**20)
+    monkeypatch.setattr("onnxprune.array_archive.memory", lambda: 2**21)
     monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("loaded"))
     message = refusal(path)
     assert all(word in message for word in (str(path), "declares", "GiB"))

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from onnxprune.cli.commands import COMMANDS, PRUNE, Command, hint
 from onnxprune.cli.config import parse
 from onnxprune.cli.json_output import Document, document, report_usage
+from onnxprune.cli.termination import Terminated, terminable
 from onnxprune.errors import OnnxPruneError
 
 __all__ = ["COMMANDS", "main"]
 
 EXIT_REFUSED = 1
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,10 +45,11 @@ def _carried_out(command: Command, words: Sequence[str], made: Document | None) 
     if meant:
         parser.error(meant)
     try:
-        given = parse(parser, words, command.name, [PRUNE.name, *COMMANDS])
-        name = [] if command is PRUNE else [command.name]
-        given.typed = shlex.join(["onnxprune", *name, *words])
-        code = command.run(parser, given)
+        with terminable():
+            given = parse(parser, words, command.name, [PRUNE.name, *COMMANDS])
+            name = [] if command is PRUNE else [command.name]
+            given.typed = shlex.join(["onnxprune", *name, *words])
+            code = command.run(parser, given)
         sys.stdout.flush()
         return code
     except OnnxPruneError as error:
@@ -57,9 +60,19 @@ def _carried_out(command: Command, words: Sequence[str], made: Document | None) 
     except BrokenPipeError:  # printing comes last, and a reader such as `head` has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except MemoryError as error:
+        message = (
+            f"out of memory ({str(error) or 'no more can be had'}); bound what is held with "
+            "--max-memory, or give fewer samples with --num-samples or a smaller --batch"
+        )
+        print(f"onnxprune: {message}", file=sys.stderr)
+        if made is not None:
+            made.fail("MemoryError", message, EXIT_REFUSED)
+        return EXIT_REFUSED
     except KeyboardInterrupt as stop:
         message = f"interrupted; {str(stop) or 'nothing was written'}"
         print(f"onnxprune: {message}", file=sys.stderr)
+        code = EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
         if made is not None:
-            made.fail("Interrupted", message, EXIT_INTERRUPTED)
-        return EXIT_INTERRUPTED
+            made.fail("Interrupted", message, code)
+        return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from pathlib import Path
 
@@ -86,7 +87,10 @@ def memory(text: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", text.strip().upper())
     if found is None or (found[3] and not found[2]):
         raise argparse.ArgumentTypeError(f"write a size as 512MB, 2GB or 1GiB, not '{text}'")
-    return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2] or " "))
+    count = float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2] or " ")
+    if not math.isfinite(count):
+        raise argparse.ArgumentTypeError("no machine has as much memory; write a size as 2GB")
+    return int(count)
 
 
 def seconds(text: str) -> float:

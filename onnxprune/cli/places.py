@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from onnxprune.errors import OnnxPruneError
+from onnxprune.replacing import require_file
 
 
 def check_places(
@@ -21,12 +22,17 @@ def check_places(
         writes: what a file will be -> the file; None for one that is not asked for.
 
     Raises:
-        OnnxPruneError: a folder is missing or cannot be written.
+        OnnxPruneError: a folder is missing or cannot be written, or what would be replaced is a
+            device or a pipe.
     """
     asked = {what: path for what, path in writes.items() if path is not None}
+    for path in (*reads.values(), *asked.values()):
+        if "\0" in str(path):  # from a configuration file: no word of a command line has one
+            parser.error(f"{str(path)!r} is no path")
     for path in asked.values():
         if path.is_dir():
             parser.error(f"{path} is a folder; name a file")
+        require_file(path)
     taken = dict(reads)
     for what, path in asked.items():
         for other, other_path in taken.items():
