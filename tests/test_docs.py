@@ -116,7 +116,7 @@ def test_every_command_parses(line):
         assert [str(Target.parse(text)) for text in given.target] == given.target
         options(given)
     models = {vars(given).get("model"), vars(given).get("output")} - {None}
-    assert {path.suffix for path in models} <= {".onnx"}
+    assert {path.suffix for path in models} <= {".onnx", ".json"}
 
 
 def test_the_examples_of_the_help_are_those_of_the_readme():
