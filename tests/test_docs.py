@@ -116,7 +116,7 @@ def test_every_command_parses(line):
         assert [str(Target.parse(text)) for text in given.target] == given.target
         options(given)
     models = {vars(given).get("model"), vars(given).get("output")} - {None}
-    assert {path.suffix for path in models} <= {".onnx"}
+    assert {path.suffix for path in models} <= {".onnx", ".json"}
 
 
 def test_the_examples_of_the_help_are_those_of_the_readme():
@@ -164,7 +164,8 @@ def test_flags_and_targets_in_the_readme_exist():
 def test_the_code_map_is_complete():
     """Every module is in the map once, and the map has no others."""
     package = Path(onnxprune.__file__).parent
-    (section,) = re.findall(r"^## Code map\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"^## Code map\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
     names = re.findall(r"`([\w/]+)`", re.sub(r"\|[^|]*\|$", "|", section, flags=re.MULTILINE))
     plumbing = {"__init__", "__main__", "arrays", "errors"}
     modules = {path.stem for path in package.glob("*.py")} - plumbing
@@ -280,3 +281,9 @@ def test_the_tests_that_documents_name_exist(path):
     for file, name in re.findall(r"`(test_\w+)::(test_\w+)`", path.read_text(encoding="utf-8")):
         source = (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8")
         assert f"\ndef {name}(" in source, f"{file}::{name}"
+
+
+def test_the_reference_is_what_the_docstrings_say():
+    tool = ROOT / "tools" / "api_reference.py"
+    done = subprocess.run([sys.executable, str(tool)], capture_output=True, text=True, check=True)
+    assert (ROOT / "docs" / "api.md").read_text(encoding="utf-8") == done.stdout

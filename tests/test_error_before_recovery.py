@@ -39,7 +39,7 @@ def sliced_error(x: np.ndarray, y: np.ndarray, name: str, keep: np.ndarray) -> f
 @pytest.mark.parametrize("sequential", [True, False])
 def test_it_is_the_error_of_the_old_weights(sequential):
     pruner, result = pruned(sequential=sequential)
-    samples = digits()[:240][pruner._parts.tune]
+    samples = digits()[:240][pruner._ground.parts.tune]
     found = {}
     for group in result.report.groups:
         for name, consumer in group.consumers.items():

@@ -202,8 +202,8 @@ def test_the_report_says_how_scores_were_recovered() -> None:
     options = Options(align=1, include=f"^{width_group(model)}$", latency=False)
     result = prune(model, random_samples(model), Target.parse("ratio=0.5"), options=options)
     (group,) = result.report.groups
-    ((name, (error, label)),) = group.consumers.items()
+    ((name, consumer),) = group.consumers.items()
     assert name == "MatMul_10"
-    assert error is not None
-    assert 0 < error < 1
-    assert "least squares" in label
+    assert consumer.error is not None
+    assert 0 < consumer.error < 1
+    assert "least squares" in consumer.recovery

@@ -77,7 +77,7 @@ def test_a_budget_is_a_time_or_a_number(text, budget):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "300", "5d", "steps=1.5", "epochs", "-3s", "epochs=-1", "1 s"]
+    "text", ["", "300", "5w", "steps=1.5", "epochs", "-3s", "epochs=-1", "1 s"]
 )
 def test_what_is_no_budget_is_refused_with_its_forms(text):
     with pytest.raises(ValueError, match="300s, 5m or 1h, epochs=2 or steps=1000"):

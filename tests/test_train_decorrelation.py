@@ -247,7 +247,7 @@ def test_layers_that_are_too_wide_keep_the_identity(
 ) -> None:
     monkeypatch.setattr(decorrelation, "MAX_FEATURES", 30)
     model = NETWORKS["convolutions"]()
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "onnxprune"):
         method = Decorrelation(TrainableNetwork(model), model)
     assert len(method.decorrelators) == 2
     assert "reads 72 features and is not decorrelated" in caplog.text
@@ -281,7 +281,7 @@ def test_a_weight_read_in_two_ways_is_left_alone(caplog: pytest.LogCaptureFixtur
         "t = Transpose(w1) a = MatMul(x, w1) h = Relu(a) b = MatMul(h, t) y = MatMul(b, w2)",
         TWINS, inputs="float[N,6] x", outputs=CLASSES,
     )  # fmt: skip
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "onnxprune"):
         method = Decorrelation(TrainableNetwork(model), model, FAST)
     assert len(method.decorrelators) == 1
     assert "shares its weight in another way" in caplog.text

@@ -162,11 +162,11 @@ def test_a_fixed_batch_of_different_shapes_leaves_out_what_fills_none() -> None:
 def test_latency_is_that_of_the_most_common_shape_or_of_the_one_asked_for() -> None:
     model, feeds = convolutional(), images()
     common = Pruner(model, feeds, QUIET)
-    assert common._judge.timed["x"].shape == (1, 3, 8, 8)
+    assert common._ground.judge.timed["x"].shape == (1, 3, 8, 8)
     stated = Pruner(model, feeds, replace(QUIET, latency_shape={"x": (2, 3, 5, 20)}))
-    timed = stated._judge.timed["x"]
+    timed = stated._ground.judge.timed["x"]
     assert timed.shape == (2, 3, 5, 20)
-    assert np.array_equal(timed[0, :, :, :8], common._judge.timed["x"][0, :, :5])
+    assert np.array_equal(timed[0, :, :, :8], common._ground.judge.timed["x"][0, :, :5])
     assert np.array_equal(timed[..., 8:16], timed[..., :8])  # values that the model may meet
 
 
@@ -182,4 +182,4 @@ def test_latency_is_that_of_the_most_common_shape_or_of_the_one_asked_for() -> N
 def test_shapes_that_cannot_be_timed(shape: dict[str, tuple[int, ...]], words: str) -> None:
     options = replace(QUIET, latency_shape=shape, latency_batch=2)
     with pytest.raises(TargetError, match=words):
-        _ = Pruner(convolutional(), images(), options)._judge
+        _ = Pruner(convolutional(), images(), options)._ground.judge

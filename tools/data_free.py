@@ -126,7 +126,7 @@ def study_of(
 def counts_of(pruner: Pruner, known: Study, options: Options, fraction: float) -> dict[str, int]:
     """Channels kept for a fraction of the MACs, by an allocation that makes no trials."""
     target = [Target("macs", fraction)]
-    bounds = bounds_of(target, pruner._cost, known.sizes, known.places, 1)
+    bounds = bounds_of(target, pruner._ground.cost, known.sizes, known.places, 1)
     allocation = options.composition.allocation
     return allocate(known, bounds, allocation, {}, unexplained_of(known, options))
 

@@ -151,7 +151,7 @@ SUBJECTS = {
             2000,
             replace(CIFAR, epochs=1, batch=32, rate=0.01, clip=1.0),
             {"section_theta": 0.85, "section_every": 1, "section_warmup": 0.4},
-            (0.2,),
+            (0.02, 0.05),
             retrained=False,
         ),
     )

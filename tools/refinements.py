@@ -81,7 +81,7 @@ class Bench:
         """What the package keeps of every group for a fraction of the MACs."""
         known = self.study
         target = [Target("macs", fraction)]
-        bounds = bounds_of(target, self.pruner._cost, known.sizes, known.places, 1)
+        bounds = bounds_of(target, self.pruner._ground.cost, known.sizes, known.places, 1)
         return allocate(known, bounds, "sensitivity", self.pruner._ground.chooser.laws)
 
     def prior(self, keeps: Keeps, recovery: Recovery | None = None) -> Prior:
@@ -218,7 +218,7 @@ class _Chosen:
     def __init__(self, bench: Bench, keeps: Keeps) -> None:
         self._known, self.keeps = bench.study, dict(keeps)
         self.prior = bench.prior(keeps)
-        self._criterion = bench.pruner._options.make_criterion()
+        self._criterion = bench.pruner._ground.options.make_criterion()
         self._groups: dict[str, ChannelGroup] = {
             group.consumers[0]: group
             for group in self._known.groups
