@@ -255,3 +255,11 @@ def test_preprocessing_is_not_silently_ignored(tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", samples(1))
     with pytest.raises(CalibrationError, match=r"describe images.*data\.npy"):
         load_calibration(tmp_path / "data.npy", [INPUT], preprocessing=Preprocessing(mean=(0.5,)))
+
+
+def test_a_header_that_python_cannot_read_is_refused(tmp_path: Path) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': ((((8, 2), }"
+    path = tmp_path / "x.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64))
+    with pytest.raises(CalibrationError, match=r"cannot be read as \.npy"):
+        load_calibration(path, [InputSpec("x", ("N", 2), np.dtype(np.float32))])

@@ -12,6 +12,7 @@ from PIL import Image, features
 
 from onnxprune.arrays import Array
 from onnxprune.calibration import IMAGENET, InputSpec, Preprocessing, load_calibration
+from onnxprune.calibration.image_folder import opened
 from onnxprune.errors import CalibrationError
 
 FLOAT = np.dtype(np.float32)
@@ -236,3 +237,15 @@ def test_images_of_more_than_8_bits(tmp_path: Path) -> None:
 
 def test_empty_image_folder(tmp_path: Path) -> None:
     assert "holds no samples" in refusal(tmp_path, NCHW, RAW)
+
+
+def test_a_forged_length_in_an_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def runs_out(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", runs_out)
+    with (
+        pytest.raises(CalibrationError, match="cannot be read as an 8-bit image"),
+        opened(Path("a.png"), "a.png", "x"),
+    ):
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from command_line import files, finite, run, working_folder
 from small_networks import MODELS, digits
 
+from onnxprune.cli.arguments import memory
 from onnxprune.runtime import Session
 
 QUICK = ("--allocation", "uniform", "--criterion", "l2")
@@ -190,3 +192,8 @@ def test_a_model_that_got_slower_says_so(folder, capsys, monkeypatch):
     assert "slower" not in said
     assert "faster" not in said
     assert onnx.load("out.onnx").graph.node
+
+
+def test_memory_that_no_machine_has_is_wrong_usage():
+    with pytest.raises(argparse.ArgumentTypeError, match="no machine has as much"):
+        memory("9" * 400)

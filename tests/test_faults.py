@@ -246,6 +246,20 @@ REFUSED: dict[
         UnsupportedModelError,
         "same node name",
     ),
+    "a bias of another length": (
+        lambda: changed(residual(), b2=lambda b: np.ones(29)),
+        images,
+        OnnxPruneError,
+        "bias must be a 1D tensor|a bias of 29 values",
+    ),
+    "a classifier of another width": (
+        lambda: build(
+            RESIDUAL.replace("Flatten(p)", "Flatten(t)"), WEIGHTS, outputs="float[N,5] y"
+        ),
+        images,
+        UnsupportedModelError,
+        "Gemm",
+    ),
     "samples of another shape": (residual, lambda: images(8, (3, 9, 9)), CalibrationError, "9"),
     "a graph in a circle": (
         lambda: helper.make_model(

@@ -13,6 +13,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
 
+import fuzz
 from fuzzing import targets, workers
 from fuzzing.targets import READERS
 from fuzzing.workers import run
@@ -43,6 +44,11 @@ def test_an_input_follows_from_its_number():
     for name in READERS:
         assert workers.made(SEED, name, 3) == workers.made(SEED, name, 3)
         assert workers.made(SEED, name, 3) != workers.made(SEED + 1, name, 3)
+
+
+def test_the_figures_are_those_recorded():
+    page = Path(fuzz.ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert fuzz.table(fuzz.recorded(fuzz.RESULTS)) in page
 
 
 def eats(_: Path) -> None:

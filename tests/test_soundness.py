@@ -239,3 +239,10 @@ def test_a_rule_that_fails_names_its_node() -> None:
     g (float[N,2,3,4] x) => (float[A,B,C,D] y) { y = Transpose<perm=[0, 1, 2, 4]>(x) }"""
     with pytest.raises(UnsupportedModelError, match="Transpose"):
         survey(parser.parse_model(text))
+
+
+def test_extents_beyond_memory_are_only_numbers() -> None:
+    model = conv()
+    for value in model.graph.input:
+        value.type.tensor_type.shape.dim[3].dim_value = 2**40
+    assert survey(model).macs > 2**40

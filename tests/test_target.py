@@ -243,3 +243,11 @@ def test_a_limit_that_is_met_exactly_holds(known):
         (bound,) = bounds(known, Target("ratio", ratio))
         kept = round(14 * (1 - ratio))
         assert bound.cost(np.array([kept, 0])) <= bound.limit < bound.cost(np.array([kept + 1, 0]))
+
+
+@pytest.mark.parametrize(
+    "text", ["params=51e9994611686018427387904k", "macs=1e999", "size=9e400GB"]
+)
+def test_numbers_beyond_all_bounds_are_refused(text):
+    with pytest.raises(ValueError, match="must be a number above 0, not inf"):
+        Target.parse(text)

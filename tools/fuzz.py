@@ -29,8 +29,6 @@ from fuzzing import workers  # noqa: E402
 from fuzzing.targets import READERS  # noqa: E402
 from measurements import Measurement, record, recorded  # noqa: E402
 
-from onnxprune.tables import columns  # noqa: E402
-
 RESULTS = ROOT / "docs" / "results" / "fuzz.jsonl"
 CHUNK = 2000
 """Inputs after which a row is recorded."""
@@ -115,27 +113,24 @@ def code_digest() -> str:
 
 
 def table(rows: list[Measurement]) -> str:
-    """Inputs, outcomes and time by target."""
+    """Inputs, outcomes and time by target, in Markdown."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     seconds: Counter[str] = Counter()
     places: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        counts[row["target"]].update(row["counts"])
-        seconds[row["target"]] += row["seconds"]
-        places[row["target"]] |= {f["kind"] + f["where"] for f in row["findings"]}
-    lines = [("target", "inputs", "ok", "refused", "findings", "at places", "seconds")]
-    for name in [name for name in READERS if name in counts]:
+        for name in (row["target"], "**all**"):
+            counts[name].update(row["counts"])
+            seconds[name] += row["seconds"]
+            places[name] |= {row["target"] + f["kind"] + f["where"] for f in row["findings"]}
+    lines = ["| target | inputs | read | refused | findings | at places | minutes |"]
+    lines.append("|---|" + "--:|" * 6)
+    for name in [name for name in (*READERS, "**all**") if name in counts]:
         had = counts[name]
-        other = had.total() - had["ok"] - had["refused"]
-        cells = (had.total(), had["ok"], had["refused"], other, len(places[name]))
-        lines.append((name, *(f"{cell:,}" for cell in cells), f"{seconds[name]:,.0f}"))
-    total = sum(had.total() for had in counts.values())
-    found = sum(v for had in counts.values() for k, v in had.items() if k not in ("ok", "refused"))
-    where = sum(map(len, places.values()))
-    lines.append(
-        ("all", f"{total:,}", "", "", f"{found:,}", f"{where:,}", f"{seconds.total():,.0f}")
-    )
-    return columns(lines)
+        numbers = (had.total(), had["ok"], had["refused"])
+        cells = (*numbers, had.total() - had["ok"] - had["refused"], len(places[name]))
+        shown = " | ".join(f"{cell:,}" for cell in cells)
+        lines.append(f"| {name} | {shown} | {seconds[name] / 60:,.1f} |")
+    return "\n".join(lines)
 
 
 def replay(seed: int, name: str, number: int, into: Path | None) -> int:
