@@ -49,6 +49,9 @@ class AxisCounter:
             if not whole[0].constant and not whole[0].slopes.any():  # an input of unknown extent
                 return self.fixed(float(tensor.shape[axis]))
             return [(Count(whole[0].constant / parts, whole[0].slopes / parts),)]
+        if self._network.is_frozen(tensor, axis):
+            extent = tensor.shape[axis] if tensor.shape is not None else 0
+            return self.fixed(float(extent) if isinstance(extent, int) else 0.0)
         channels = self._network.channels(tensor, axis)
         products = self._network.products[channels[channels >= self._size] - self._size]
         owners = self._group_of[channels[(channels != FROZEN) & (channels < self._size)]]

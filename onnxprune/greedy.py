@@ -135,7 +135,8 @@ class CountSearch:
             if not open_moves.any():
                 return levels
             use = (np.maximum(steps, 0.0) / np.maximum(slack, TINY)).sum(axis=2)
-            score = np.where(open_moves, gain / np.maximum(use, TINY), -1.0)
+            with np.errstate(over="ignore"):  # what costs next to nothing comes first
+                score = np.where(open_moves, gain / np.maximum(use, TINY), -1.0)
             group, level = np.unravel_index(int(np.argmax(score)), score.shape)
             before = levels[group]
             levels[group] = level

@@ -13,12 +13,14 @@ import onnx_graphsurgeon as gs
 from onnxprune.arrays import IndexArray
 from onnxprune.components import Components
 from onnxprune.concrete import batch_known
+from onnxprune.errors import UnsupportedModelError
 from onnxprune.linear_map import LinearMap
 from onnxprune.model import import_graph
 from onnxprune.network import FROZEN, ChannelGroup, FrozenChannels, Network
 from onnxprune.partition import Cell, merge_balanced, same_axes
 from onnxprune.recurrent_map import RECURRENT_OPS
 from onnxprune.rules import Facts, find_rule
+from onnxprune.rules.registry import Rule
 
 
 def find_groups(model: onnx.ModelProto) -> Network:
@@ -39,14 +41,18 @@ def find_groups(model: onnx.ModelProto) -> Network:
 
 
 def _walk(graph: gs.Graph) -> Facts:
-    """Apply every node's rule, then freeze each axis that some node or interface leaves out."""
+    """Apply every node's rule, then freeze each axis that some node or interface leaves out.
+
+    Raises:
+        UnsupportedModelError: what a node reads cannot be what its operator needs.
+    """
     facts = Facts(opset=graph.opset)
     touched: list[set[tuple[int, int]]] = []
     for node in graph.nodes:
         facts.touched = set()
         rule = find_rule(node)
         if rule is not None:
-            rule(node, facts)
+            _applied(rule, node, facts)
         touched.append(facts.touched)
     for tensor in graph.outputs:
         _freeze_all(facts, tensor, f"graph output '{tensor.name}'")
@@ -58,6 +64,16 @@ def _walk(graph: gs.Graph) -> Facts:
                 if (id(tensor), axis) not in known:
                     facts.freeze(facts.axis(tensor, axis), _left_out(node, tensor, axis))
     return facts
+
+
+def _applied(rule: Rule, node: gs.Node, facts: Facts) -> None:
+    try:
+        rule(node, facts)
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise UnsupportedModelError(
+            f"node '{node.name}' ({node.op}): what it reads has shapes that it cannot work on "
+            f"({error}); run the model once, and if it runs report this as a fault"
+        ) from error
 
 
 def _freeze_all(facts: Facts, tensor: gs.Tensor, reason: str) -> None:

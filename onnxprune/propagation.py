@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import onnx
 
@@ -10,15 +11,18 @@ LARGEST = 1 << 20
 """Values of one tensor; shapes and indices into them are far fewer."""
 EXTENTS = 64
 """More than any tensor has."""
+INPUTS = {"ConstantOfShape": 1, "Expand": 2, "Tile": 2, "Range": 3}
+"""Operators that make much of little, and how many inputs say how much."""
 INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 
 
 def is_bounded(model: onnx.ModelProto) -> bool:
-    """Whether inference of shapes may propagate data: not if Concats double it time and again.
+    """Whether inference of shapes may propagate data.
 
-    Inside functions onnx takes every vector for data, whatever its extent.
+    onnx takes vectors for data, whatever their extents: not those inside functions, nor those that
+    a few numbers blow up or that Concats double time and again.
     """
-    if model.functions:
+    if model.functions or any(_longest(model)):
         return False
     sizes = {t.name: size for t in model.graph.initializer if (size := _size(t))}
     for node in model.graph.node:
@@ -35,6 +39,19 @@ def is_bounded(model: onnx.ModelProto) -> bool:
             return False
         sizes |= dict.fromkeys(node.output, held)
     return True
+
+
+def _longest(model: onnx.ModelProto) -> Iterator[bool]:
+    """Of every node that makes a tensor of a constant shape, whether it has a large extent."""
+    shapes = {t.name: t for t in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            shapes |= dict(
+                zip(node.output, (a.t for a in node.attribute if a.HasField("t")), strict=False)
+            )
+        for name in node.input[: INPUTS.get(node.op_type, 0)]:
+            if name in shapes and _size(shapes[name]):
+                yield int(onnx.numpy_helper.to_array(shapes[name]).max()) > LARGEST
 
 
 def _size(tensor: onnx.TensorProto) -> int:

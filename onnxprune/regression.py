@@ -49,14 +49,12 @@ class Moments:
         ones = np.ones((*x.shape[:2], 1), x.dtype)
         x = np.concatenate([x, ones], axis=2)
         second = np.einsum("prn,prn->p", y, y, dtype=np.float64)
-        # one by one: BLAS does half the work where it sees that F^T F is symmetric
-        with threads_for(x.shape[2]):
+        # what is not finite shows in the result
+        with threads_for(x.shape[2]), np.errstate(invalid="ignore", over="ignore"):
+            # one by one: BLAS does half the work where it sees that F^T F is symmetric
             gram = np.stack([part.T @ part for part in x])
-        return cls(
-            gram.astype(np.float64),
-            (y.transpose(0, 2, 1) @ x).astype(np.float64),
-            second,
-        )
+            cross = y.transpose(0, 2, 1) @ x
+        return cls(gram.astype(np.float64), cross.astype(np.float64), second)
 
     def add(self, other: Moments) -> Moments:
         """Adds what other rows have summed to."""
@@ -154,7 +152,8 @@ class Regression:
             uniforms: the shard's numbers.
         """
         original = feature_rows(request, x, uniforms).astype(np.float32)
-        y: Array = original @ self.target[:, :, :-1].transpose(0, 2, 1)
+        with np.errstate(invalid="ignore", over="ignore"):  # shows in the moments
+            y: Array = original @ self.target[:, :, :-1].transpose(0, 2, 1)
         return y if self._about_zero else y + self.target[:, None, :, -1]
 
     def moments(

@@ -98,10 +98,11 @@ def require_file(path: Path) -> None:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses into an error that names the file."""
+def explained(path: Path, advice: str = "") -> Iterator[None]:
+    """Turn what the file system refuses into an error that names the file, and what to do."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or error
-        raise OnnxPruneError(f"{path}: cannot be written ({reason})") from error
+        message = f"{path}: cannot be written ({reason})"
+        raise OnnxPruneError(f"{message}; {advice}" if advice else message) from error

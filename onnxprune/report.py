@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,43 +65,46 @@ class Report:
     refinement: Refinement | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as plain JSON values."""
-        return {
-            "settings": self.settings,
-            "run": vars(self.run),
-            "samples": self.samples,
-            "before": self.before.to_dict(),
-            "after": self.after.to_dict(),
-            "outputs": [
-                {
-                    "name": o.name,
-                    "samples": o.samples,
-                    "relative_error": o.relative_error,
-                    "cosine": o.cosine,
-                    "top1_agreement": o.agreement,
-                    "divergence": o.divergence,
-                }
-                for o in self.outputs
-            ],
-            "targets": [
-                {
-                    "target": str(c.target),
-                    "limit": c.limit,
-                    "reached": c.reached,
-                    "original": c.full if c.target.is_cost else None,
-                    "holds": c.holds,
-                }
-                for c in self.targets
-            ],
-            "metric": None if self.metric is None else vars(self.metric),
-            "share": self.share,
-            "sections": [section.to_dict() for section in self.sections],
-            "groups": [group.to_dict() for group in self.groups],
-            "layers": [vars(layer) for layer in self.layers],
-            "frozen": [vars(f) for f in self.frozen],
-            "refinement": None if self.refinement is None else self.refinement.to_dict(),
-            "notes": list(self.notes),
-        }
+        """The record as plain JSON values; what is not finite is null."""
+        record: dict[str, Any] = _finite(
+            {
+                "settings": self.settings,
+                "run": vars(self.run),
+                "samples": self.samples,
+                "before": self.before.to_dict(),
+                "after": self.after.to_dict(),
+                "outputs": [
+                    {
+                        "name": o.name,
+                        "samples": o.samples,
+                        "relative_error": o.relative_error,
+                        "cosine": o.cosine,
+                        "top1_agreement": o.agreement,
+                        "divergence": o.divergence,
+                    }
+                    for o in self.outputs
+                ],
+                "targets": [
+                    {
+                        "target": str(c.target),
+                        "limit": c.limit,
+                        "reached": c.reached,
+                        "original": c.full if c.target.is_cost else None,
+                        "holds": c.holds,
+                    }
+                    for c in self.targets
+                ],
+                "metric": None if self.metric is None else vars(self.metric),
+                "share": self.share,
+                "sections": [section.to_dict() for section in self.sections],
+                "groups": [group.to_dict() for group in self.groups],
+                "layers": [vars(layer) for layer in self.layers],
+                "frozen": [vars(f) for f in self.frozen],
+                "refinement": None if self.refinement is None else self.refinement.to_dict(),
+                "notes": list(self.notes),
+            }
+        )
+        return record
 
     def save(self, path: str | Path) -> None:
         """Write the record as JSON.
@@ -124,3 +128,12 @@ class Report:
     def called(self, command: str) -> Report:
         """The same of a run that was started by a command, given as it was typed."""
         return replace(self, run=replace(self.run, command=command))
+
+
+def _finite(value: Any) -> Any:
+    """JSON values, with None in the place of what is no number: trials may overflow."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ _FATAL = 4  # log severity: everything below is raised as an exception anyway
 
 
 check_flavours()
+# From 1.29 on it reports to its makers over the network unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime  # noqa: E402 - the check above explains a failing import
 from onnxruntime.capi import onnxruntime_pybind11_state as _state  # noqa: E402

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import weakref
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from onnxprune.arrays import Array
+from onnxprune.replacing import explained
 from onnxprune.scratch import scratch_folder
 
 Key = TypeVar("Key", bound=Hashable)
@@ -43,6 +45,7 @@ class TensorStore(Generic[Key]):
     An array that does not fit the limit is written to a file of its own, which is mapped to memory
     whenever it is read. The files live as long as the store: until the end of its ``with`` block,
     or until nobody has the store any more; those of a killed process until the next store writes.
+    Where they cannot be written, an OnnxPruneError says so.
 
     Args:
         max_bytes: how much may lie in memory; None for no limit.
@@ -114,11 +117,12 @@ class TensorStore(Generic[Key]):
             self.bytes_held -= held.nbytes
 
     def _spilled(self, array: Array) -> _Spilled:
-        if self._folder is None:
-            self._folder, remove = scratch_folder()
-            self._remove = weakref.finalize(self, remove)
-        path = self._folder / str(self._files)
-        np.ascontiguousarray(array).tofile(path)
+        with explained(Path(tempfile.gettempdir()), "make room for temporary files"):
+            if self._folder is None:
+                self._folder, remove = scratch_folder()
+                self._remove = weakref.finalize(self, remove)
+            path = self._folder / str(self._files)
+            np.ascontiguousarray(array).tofile(path)
         self._files += 1
         self.bytes_spilled += array.nbytes
         return _Spilled(path, array.dtype, array.shape)

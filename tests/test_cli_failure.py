@@ -92,3 +92,21 @@ def test_a_record_that_cannot_be_written_is_said(folder, capsys, monkeypatch):
     assert "the model was written, but a record was not" in capsys.readouterr().err
     assert finite("out.onnx")
     assert not Path("r.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (MemoryError(), "out of memory (no more can be had); bound what is held with --max-memory"),
+        (OSError(28, "No space left on device", "t"), "onnxprune: t: No space left on device"),
+    ],
+)
+def test_what_the_system_lacks_is_said(folder, capsys, monkeypatch, failure, said):
+    def fails(*_):
+        raise failure
+
+    monkeypatch.setattr(api, "check_file", fails)
+    before = files(folder)
+    assert run(*QUICK) == 1
+    assert said in capsys.readouterr().err
+    assert files(folder) == before

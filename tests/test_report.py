@@ -152,11 +152,11 @@ def test_json_survives_a_round_trip(tmp_path):
     assert text.endswith("}\n")
 
 
-def test_what_json_cannot_say_is_never_written(tmp_path):
-    broken = replace(REPORT, samples={"fit": float("nan")})
-    with pytest.raises(ValueError, match="JSON"):
-        broken.save(tmp_path / "report.json")
-    assert not (tmp_path / "report.json").exists()
+def test_what_json_cannot_say_is_null(tmp_path):
+    broken = replace(REPORT, samples={"fit": float("nan"), "tune": float("inf"), "held_out": 3})
+    broken.save(tmp_path / "report.json")
+    found = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert found["samples"] == {"fit": None, "tune": None, "held_out": 3}
 
 
 def test_latency_may_be_missing():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -206,3 +209,20 @@ def test_nothing_is_printed(
     with pytest.raises(CalibrationError):
         session.run({**feed, "x": np.ones((4, 5), np.float32)})
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing shows whether it is on")
+def test_onnxruntime_reports_to_nobody(tmp_path):
+    """Its reports need an identifier, which it keeps among the temporary files."""
+    chosen = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    code = "import onnxprune.runtime, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    for given, said in (({}, "1"), ({"ORT_DISABLE_TELEMETRY": "true"}, "true")):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=chosen | given | {"TMPDIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == said
+    assert list(tmp_path.iterdir()) == []

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from micro_models import CONV_IN, CONV_OUT, CONVS, MICRO_MODELS, build
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, parser
 
 from onnxprune.blame import blamed, complaint
 from onnxprune.errors import UnsupportedModelError
-from onnxprune.model import load
+from onnxprune.folding import fold_constants
+from onnxprune.model import infer_shapes, load
+from onnxprune.propagation import is_bounded
 from onnxprune.soundness import require_sound
 from onnxprune.survey import survey
 
@@ -78,6 +81,30 @@ def test_forged_models_are_refused_when_they_are_loaded(tmp_path: Path, change: 
     with pytest.raises(UnsupportedModelError, match=message) as refusal:
         load(path)
     assert str(path) in str(refusal.value)
+
+
+def test_a_group_of_nothing_is_refused() -> None:
+    model = conv()
+    model.graph.node[0].attribute.append(helper.make_attribute("group", 0))
+    with pytest.raises(UnsupportedModelError, match="attribute group of node 'Conv' is 0"):
+        require_sound(model)
+
+
+@pytest.mark.parametrize("location", ["a" * 300, "../w", "/etc/hostname", "missing", ""])
+def test_external_data_is_read_from_the_own_folder_or_refused(
+    tmp_path: Path, location: str
+) -> None:
+    model = conv()
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    (tmp_path / "w").write_bytes(bytes(1000))
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "in.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UnsupportedModelError, match="its external data cannot be read"):
+        load(path)
 
 
 def test_a_tensor_inside_a_subgraph_is_looked_at() -> None:
@@ -167,3 +194,48 @@ def test_a_survey_says_what_is_wrong() -> None:
     del model.graph.node[-1].input[1:]
     with pytest.raises(UnsupportedModelError):
         survey(model)
+
+
+BOMBS = {
+    "a function": """<ir_version: 8, opset_import: ["": 17, "own": 1]>
+        g (float[N,3,8,8] x) => (float[M] y) <int64[1] big={1099511627776}, float[1] one={1.0}>
+        { t = Tile(one, big) y = own.act(t) }
+        <domain: "own", opset_import: ["": 17]> act (a) => (b) { t = Relu(a) b = Mul(t, t) }""",
+    "a cast": """<ir_version: 8, opset_import: ["": 17]>
+        g (float[N,3,8,8] x) => (int32[M] y) <int64[1] big={1099511627776}, float[1] one={1.0}>
+        { e = Expand(one, big) y = Cast<to=6>(e) }""",
+    "doubled": """<ir_version: 8, opset_import: ["": 17]>
+        g (float[N,3,8,8] x) => (int64[M] y) <int64[1] one={1}> { c0 = Concat<axis=0>(one, one) """
+    + " ".join(f"c{i + 1} = Concat<axis=0>(c{i}, c{i})" for i in range(30))
+    + " y = Identity(c30) }",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_shape_inference_carries_no_bombs_along(bomb: str) -> None:
+    model = parser.parse_model(BOMBS[bomb])
+    assert not is_bounded(model)
+    started = time.process_time()
+    infer_shapes(model)
+    assert time.process_time() - started < 1
+
+
+def test_shape_arithmetic_of_micro_models_is_carried_along() -> None:
+    models = [make() for make in MICRO_MODELS.values()]
+    assert all(is_bounded(model) for model in models if not model.functions)
+
+
+def test_a_constant_far_larger_than_its_recipe_stays_one() -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[N,3,8,8] x) => (float[N,3,8,8] y) <int64[4] dims={EXTENT, 3, 8, 8}> {
+      c = ConstantOfShape(dims) s = ReduceSum<keepdims=1>(c) y = Add(x, s) }"""
+    for extent, kept in (("4", 0), ("4194304", 1)):
+        graph = fold_constants(parser.parse_model(text.replace("EXTENT", extent)))
+        assert sum(node.op == "ConstantOfShape" for node in graph.nodes) == kept
+
+
+def test_a_rule_that_fails_names_its_node() -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[N,2,3,4] x) => (float[A,B,C,D] y) { y = Transpose<perm=[0, 1, 2, 4]>(x) }"""
+    with pytest.raises(UnsupportedModelError, match="Transpose"):
+        survey(parser.parse_model(text))

@@ -90,6 +90,7 @@ def opened(source: Path | IO[bytes], where: str, name: str) -> Iterator[Image.Im
         SyntaxError,  # how Pillow reports some damaged PNG files
         ValueError,
         struct.error,
+        MemoryError,  # a forged length, which is asked for at once
         Image.DecompressionBombError,
     ) as error:
         raise CalibrationError(

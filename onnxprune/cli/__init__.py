@@ -52,27 +52,30 @@ def _carried_out(command: Command, words: Sequence[str], made: Document | None) 
             code = command.run(parser, given)
         sys.stdout.flush()
         return code
-    except OnnxPruneError as error:
-        print(f"onnxprune: {error}", file=sys.stderr)
-        if made is not None:
-            made.fail(type(error).__name__, str(error), EXIT_REFUSED)
-        return EXIT_REFUSED
     except BrokenPipeError:  # printing comes last, and a reader such as `head` has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except MemoryError as error:
-        message = (
-            f"out of memory ({str(error) or 'no more can be had'}); bound what is held with "
-            "--max-memory, or give fewer samples with --num-samples or a smaller --batch"
-        )
+    except (OnnxPruneError, OSError, MemoryError, KeyboardInterrupt) as error:
+        kind, message, code = _told(error)
         print(f"onnxprune: {message}", file=sys.stderr)
         if made is not None:
-            made.fail("MemoryError", message, EXIT_REFUSED)
-        return EXIT_REFUSED
-    except KeyboardInterrupt as stop:
-        message = f"interrupted; {str(stop) or 'nothing was written'}"
-        print(f"onnxprune: {message}", file=sys.stderr)
-        code = EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
-        if made is not None:
-            made.fail("Interrupted", message, code)
+            made.fail(kind, message, code)
         return code
+
+
+def _told(error: BaseException) -> tuple[str, str, int]:
+    """The kind of a failure, what is said of it, and the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        code = EXIT_TERMINATED if isinstance(error, Terminated) else EXIT_INTERRUPTED
+        return "Interrupted", f"interrupted; {str(error) or 'nothing was written'}", code
+    if isinstance(error, MemoryError):
+        advice = (
+            "bound what is held with --max-memory, or give fewer samples with --num-samples or a "
+            "smaller --batch"
+        )
+        why = str(error) or "no more can be had"
+        return "MemoryError", f"out of memory ({why}); {advice}", EXIT_REFUSED
+    if isinstance(error, OSError):
+        parts = (error.filename, error.strerror or error)
+        return "OSError", ": ".join(str(part) for part in parts if part), EXIT_REFUSED
+    return type(error).__name__, str(error), EXIT_REFUSED
