@@ -166,10 +166,11 @@ def is_numeric(output: object) -> bool:
 def looks_like_scores(output: Array, feed: Feed) -> bool:
     """Whether an output is one row of class scores per sample.
 
-    A matrix (trailing axes of extent 1 aside) of at least two floating-point columns; one as wide
-    as an input is a reconstruction, not scores.
+    A matrix, or maps of one pixel, of at least two floating-point columns; one as wide as an input
+    is a reconstruction, not scores. An array of shape (samples, positions, 1) is what detectors say
+    of their anchors, and not a row of scores either.
     """
-    if not is_numeric(output) or output.ndim < 2 or output.dtype.kind != "f":
+    if not is_numeric(output) or output.ndim in (0, 1, 3) or output.dtype.kind != "f":
         return False
     width = output.shape[1]
     matrix = width > 1 and output.size == output.shape[0] * width

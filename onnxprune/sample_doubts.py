@@ -1,9 +1,10 @@
 """What is odd about calibration samples, although they fit the model.
 
-Only what hardly ever is meant is told: samples that are all the same, values that do not vary, and
-values on another scale than the first layer was trained for. For the latter the layer itself is
-asked: a BatchNormalization knows how large what it reads has been, and a bias is of the size of
-what it is added to.
+Only what hardly ever is meant is told: samples that are all the same, values that do not vary,
+samples to which the model always says the same, as a detector does where there is nothing to
+detect, and values on another scale than the first layer was trained for. For the latter the layer
+itself is asked: a BatchNormalization knows how large what it reads has been, and a bias is of the
+size of what it is added to.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from onnxprune.extract import exposed
 from onnxprune.runtime import Provider, Session
 
 LOOKED_AT = 32
+FEW = 8
+"""Samples that are run."""
 OFF_SCALE, FADED = 300.0, 1000.0
 """How many times the learnt mean square, or what part of the variance, other images do not have."""
 LARGEST = 1e9
@@ -29,6 +32,9 @@ FAINT_BIAS = 0.01
 """A bias of this share of what it is added to does nothing; pixels of 0 to 255 make that of 0.3."""
 BRIGHT, BRIGHTEST = 128, 255
 FILTERS = 4
+STEADY = 0.1
+"""Relative error of the best constant in place of an output, below which it hardly varies: as much
+as is accepted where nobody states a target."""
 PASSED_ON = ("Cast", "Identity", "Transpose")
 
 
@@ -56,8 +62,9 @@ def doubts(
         if spec.dtype.kind == "f":
             found += _constant(spec.name, values)
         found += _unused_mask(spec.name, values, mask)
-    batch = next(samples.batches(samples.by_shape(np.arange(len(samples)))[0][:8], 8))
-    return found + [doubt for doubt in _scales(model, batch, provider) if doubt]
+    batches = list(samples.batches(samples.by_shape(np.arange(len(samples)))[0][:FEW], FEW))
+    found += [doubt for doubt in _scales(model, batches[0], provider) if doubt]
+    return found or _steady(model, batches, provider)  # which other oddities would explain
 
 
 def _identical(feeds: Sequence[Feed]) -> list[str]:
@@ -87,6 +94,41 @@ def _unused_mask(name: str, values: Sequence[Array], mask: str | None) -> list[s
         return []
     said = f"input '{name}' is 0 at {zeros:.0%} of the positions, which count as any other in the"
     return [f"{said} statistics; if they are padding, --mask {name} leaves them out"]
+
+
+def _steady(model: onnx.ModelProto, batches: Sequence[Feed], provider: Provider) -> list[str]:
+    """Outputs that hardly vary, so that errors relative to them are small whatever is done."""
+    try:
+        session = Session(model, provider=provider, arena=False)
+        runs = [session.run(batch) for batch in batches]
+    except OnnxPruneError:
+        return []  # it is told where it is run in earnest
+    counts = [len(next(iter(batch.values()))) for batch in batches]
+    made = zip(session.outputs, zip(*runs, strict=True), strict=True)
+    rows = {name: values for name, values in made if _are_rows(values, counts)}
+    spreads = {name: _spread(np.concatenate(values)) for name, values in rows.items()}
+    steady = [name for name, spread in spreads.items() if spread < STEADY]
+    if not steady or len(steady) < len(spreads):
+        return []
+    said = f"the samples make hardly a difference to {', '.join(steady)}: constants would be within"
+    advice = "give samples that the model has something to say of, or bound a metric of your own"
+    so = f"{max(spreads.values()):.1%}, so that relative errors say little"
+    return [f"{said} {so}; {advice}, with --target drop and --eval"]
+
+
+def _are_rows(values: Sequence[object], counts: Sequence[int]) -> bool:
+    """Whether an output has floating-point values of one shape for each of several samples."""
+    arrays = [v for v in values if isinstance(v, np.ndarray) and v.dtype.kind == "f" and v.ndim > 1]
+    shapes = {array.shape[1:] for array in arrays}
+    lengths = [len(array) for array in arrays]
+    return lengths == list(counts) and len(shapes) == 1 and sum(counts) > 1
+
+
+def _spread(values: Array) -> float:
+    """Relative error of the mean over samples in place of an output."""
+    wide = values.astype(np.float64)
+    power = float((wide**2).sum())
+    return float(np.sqrt(((wide - wide.mean(axis=0)) ** 2).sum() / power)) if power else 0.0
 
 
 # --- scale ---

@@ -170,6 +170,7 @@ def test_what_is_no_numbers_is_passed_over():
         ((6, 1), False),  # a regression
         ((6,), False),
         ((6, 10, 2), False),  # positions
+        ((6, 10, 1), False),  # one value for each anchor
         ((6, 10, 8, 8), False),  # maps
         ((6, 1, 10), False),
         ((), False),

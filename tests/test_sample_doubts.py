@@ -169,6 +169,21 @@ def test_values_that_do_not_vary() -> None:
     assert "input 'input' is 0 throughout; check how the samples are made" in found
 
 
+@pytest.mark.parametrize("batch", ["N", "1"])
+def test_samples_that_the_model_has_nothing_to_say_of(batch: str) -> None:
+    """Values far from zero that hardly vary, as those of a detector that sees nothing."""
+    nodes = "a = Gemm (x, w1, b1) h = Relu (a) y = Gemm (h, w2, b2)"
+    rng = np.random.default_rng(0)
+    weights = {"w1": (6, 12), "b1": (12,), "w2": (12, 5), "b2": np.full(5, 100.0, np.float32)}
+    shapes = {"inputs": f"float[{batch},6] x", "outputs": f"float[{batch},5] y"}
+    samples = rng.standard_normal((20, 6)).astype(np.float32)
+    (said,) = told(build(nodes, weights, **shapes), samples)
+    assert said.startswith("the samples make hardly a difference to y: constants would be within ")
+    assert "--target drop and --eval" in said
+    other = weights | {"b2": np.zeros(5, np.float32)}
+    assert told(build(nodes, other, **shapes), samples) == []
+
+
 def test_a_mask_that_nobody_has_named() -> None:
     feed = padded_tokens(12, 30)
     (doubt,) = told(encoder(), feed)
