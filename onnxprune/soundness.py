@@ -42,6 +42,7 @@ def require_sound(model: onnx.ModelProto) -> None:
     for graph in _graphs(model):
         _check_tensors(graph)
         _check_divisors(graph)
+    _check_interface(model.graph)
     _check_order(model.graph)
     _check_functions(model)
 
@@ -143,6 +144,15 @@ def _check_sparse(sparse: onnx.SparseTensorProto, where: str) -> None:
     limits = math.prod(dims) if flat else dims
     if count and not ((places >= 0) & (places < limits)).all():
         raise UnsupportedModelError(f"{where} is sparse, and has values outside of {dims}")
+
+
+def _check_interface(graph: onnx.GraphProto) -> None:
+    for kind, values in (("input", graph.input), ("output", graph.output)):
+        twice = [name for name, times in Counter(v.name for v in values).items() if times > 1]
+        if twice:
+            raise UnsupportedModelError(
+                f"{kind} '{twice[0]}' of the graph is listed twice; leave one of them out"
+            )
 
 
 def _check_order(graph: onnx.GraphProto) -> None:

@@ -83,6 +83,15 @@ def test_forged_models_are_refused_when_they_are_loaded(tmp_path: Path, change: 
     assert str(path) in str(refusal.value)
 
 
+@pytest.mark.parametrize("kind", ["input", "output"])
+def test_inputs_and_outputs_are_listed_once(kind: str) -> None:
+    model = conv()
+    values = getattr(model.graph, kind)
+    values.append(values[0])
+    with pytest.raises(UnsupportedModelError, match=f"{kind} '[xy]' of the graph is listed twice"):
+        require_sound(model)
+
+
 def test_a_group_of_nothing_is_refused() -> None:
     model = conv()
     model.graph.node[0].attribute.append(helper.make_attribute("group", 0))
