@@ -173,6 +173,27 @@ def test_files_have_the_rights_that_the_user_wants(tmp_path, writer):
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.parametrize("lacking", ["files without names", "links to them"])
+@pytest.mark.parametrize("existing", [False, True])
+def test_file_systems_that_do_less_have_whole_files_too(tmp_path, monkeypatch, lacking, existing):
+    def unknown(*_, **__):
+        raise OSError(95, "Operation not supported")
+
+    path = tmp_path / "out.onnx"
+    if existing:
+        write(OLD, path)
+    if lacking == "links to them":
+        monkeypatch.setattr(os, "link", unknown)
+    else:
+        monkeypatch.setattr("onnxprune.replacing._UNNAMED", None)
+    write(NEW, path)
+    assert load(path) == NEW
+    with pytest.raises(KeyError):
+        write(OLD, path, lambda: {}["failure"])
+    assert load(path) == NEW
+    assert [p.name for p in tmp_path.iterdir()] == ["out.onnx"]
+
+
 def test_folders_in_use_stay_and_those_left_behind_go(tmp_path):
     used, remove = scratch_folder("spilled-", tmp_path)
     assert killed(lambda: (scratch_folder("spilled-", tmp_path), die())) == -signal.SIGKILL
