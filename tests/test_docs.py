@@ -205,6 +205,7 @@ def test_the_readme_links_the_documents():
         ("bench_prediction", 2),
         ("bench_reuse", 1),
         ("bench_speed", 1),
+        ("bench_refine", 1),
     ],
 )
 def test_the_results_are_those_measured(script, tables):
@@ -221,6 +222,7 @@ def test_the_results_are_those_measured(script, tables):
     ("script", "page"),
     [
         ("bench_papers", "papers"),
+        ("bench_layer_pruning", "papers"),
         ("bench_pipelines", "pipelines"),
         ("bench_refinements", "decisions/0012-refinements-tried"),
         ("bench_data_free", "decisions/0015-data-free-moments"),
