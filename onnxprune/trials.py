@@ -42,6 +42,8 @@ TRIALS_AT_ONCE = 6
 WIDEST = 1500
 """Features above which a consumer is not refitted in a trial: its Gram would be all the work."""
 
+BROKEN = 1e3
+"""Divergence of outputs that are no numbers, as where half precision overflows: worse than any."""
 IN_ORDER = FixedRidge(1e-1)
 """How consumers are refitted in order on few samples: rather near their one-shot weights."""
 
@@ -62,13 +64,15 @@ class Tried:
 
     @property
     def divergence(self) -> float:
-        """Mean over the outputs, of softened scores (see ``comparison``)."""
-        return float(np.mean([distance.softened for distance in self.distances]))
+        """Mean over the outputs, of softened scores (see ``comparison``), and finite."""
+        found = float(np.mean([distance.softened for distance in self.distances]))
+        return found if np.isfinite(found) else BROKEN
 
     @property
     def relative_error(self) -> float:
-        """That of the output that suffers most."""
-        return max(distance.relative_error for distance in self.distances)
+        """That of the output that suffers most, and finite."""
+        errors = [distance.relative_error for distance in self.distances]
+        return float(max(np.nan_to_num(errors, nan=BROKEN, posinf=BROKEN)))
 
 
 class Trials:

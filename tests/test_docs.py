@@ -205,7 +205,7 @@ def test_the_readme_links_the_documents():
         ("bench_prediction", 2),
         ("bench_reuse", 1),
         ("bench_speed", 1),
-        ("bench_refine", 1),
+        ("bench_refine", 2),
     ],
 )
 def test_the_results_are_those_measured(script, tables):

@@ -200,7 +200,8 @@ def test_a_sound_result(tmp_path, fault):
         assert np.isfinite(b).all(), name.name
     assert all(np.isfinite(array).all() for array in weights(result.model).values())
     result.report.save(tmp_path / "report.json")  # refuses what is no number
-    assert result.report.after.macs <= 0.6 * result.report.before.macs
+    # as little goes as the target asks
+    assert 0.3 < result.report.after.macs / result.report.before.macs <= 0.6
 
 
 def spoilt(value: float) -> Callable[[], Array]:

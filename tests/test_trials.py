@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -26,6 +27,7 @@ from small_networks import (
 )
 from test_mixed_projections import HIDDEN, TWICE
 
+from onnxprune.allocation import fit_damage
 from onnxprune.comparison import OutputDistance
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.options import Options
@@ -35,6 +37,7 @@ from onnxprune.runtime import Session
 from onnxprune.side_by_side import SideBySide
 from onnxprune.study import Batches
 from onnxprune.trials import (
+    BROKEN,
     JUDGED,
     MAX_TRIAL_SAMPLES,
     MIN_TRIAL_SAMPLES,
@@ -320,3 +323,18 @@ def test_a_fixed_batch_is_filled():
     assert set(fit) == {5}
     assert sum(fit) == 35  # the first multiple of 5 that reaches the least number
     assert judged == 100
+
+
+@pytest.mark.parametrize("worst", [np.nan, np.inf, 1e30])
+def test_a_trial_whose_outputs_are_no_numbers_is_worse_than_any(worst):
+    """Half precision overflows in some trials; what they say is a number all the same."""
+    reference, changed = np.ones((4, 3)), np.ones((4, 3))
+    changed[1, 2] = worst
+    distance = OutputDistance("y", scores=False)
+    with np.errstate(invalid="ignore", over="ignore"):
+        distance.add(reference, changed)
+        tried = Tried(Weights({}), mock.Mock(), [distance])
+        assert np.isfinite([tried.divergence, tried.relative_error]).all()
+    assert tried.divergence >= BROKEN
+    law = fit_damage([0.1, 0.2, 0.4], [0.001, 0.004, tried.divergence])
+    assert law(np.array(0.4)) > law(np.array(0.1)) > 0
