@@ -200,8 +200,10 @@ def test_a_sound_result(tmp_path, fault):
         assert np.isfinite(b).all(), name.name
     assert all(np.isfinite(array).all() for array in weights(result.model).values())
     result.report.save(tmp_path / "report.json")  # refuses what is no number
-    # as little goes as the target asks
-    assert 0.3 < result.report.after.macs / result.report.before.macs <= 0.6
+    kept = result.report.after.macs / result.report.before.macs
+    assert kept <= 0.6
+    if "half precision" in fault:  # numbers that overflow in a trial are no reason to cut more
+        assert kept > 0.5
 
 
 def spoilt(value: float) -> Callable[[], Array]:
