@@ -99,7 +99,8 @@ def test_the_prediction_is_near_what_is_measured(name, folder, capsys):
     found = record(capsys)
     assert main([words[0], "out.onnx", *words[1:], "--target", "macs=0.5", "--json"]) == 0
     measured = record(capsys)
-    assert {k: measured["after"][k] for k in ("params", "macs", "bytes")} == found["after"]
+    assert abs(found["after"].pop("bytes") - measured["after"]["bytes"]) <= 4  # digits in the file
+    assert {k: measured["after"][k] for k in ("params", "macs")} == found["after"]
     (predicted,), (output,) = found["predicted"]["outputs"], measured["outputs"]
     assert predicted["relative_error"] == pytest.approx(output["relative_error"], rel=0.6)
 
@@ -119,7 +120,7 @@ def test_sections_that_would_go_are_said_and_recovered(folder, capsys):
     inside = {name for section in found["sections"] for name in section["groups"]}
     assert inside.isdisjoint(group["name"] for group in found["groups"])
     assert main(["apply", model, "plan.json", "again.onnx", *words[:4], "-q"]) == 0
-    assert Path("again.onnx").read_bytes() == Path("out.onnx").read_bytes()
+    assert onnx.load("again.onnx").graph == onnx.load("out.onnx").graph  # notes of files differ
 
 
 def test_biases_that_recovery_adds_are_counted(folder, capsys):
@@ -172,7 +173,7 @@ def test_a_plan_and_samples_make_what_the_run_makes(folder):
     assert plan("--target", "macs=0.5", "-q", "-o", "plan.json") == 0
     words = ["apply", "in.onnx", "plan.json", "again.onnx", *SAMPLES, "-q"]
     assert main(words) == 0
-    assert Path("again.onnx").read_bytes() == Path("out.onnx").read_bytes()
+    assert onnx.load("again.onnx").graph == onnx.load("out.onnx").graph  # notes of files differ
 
 
 def edited(change: Callable[[dict[str, Any]], object], name: str = "edited.json") -> str:
