@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp
@@ -69,6 +70,17 @@ class OutputDistance:
             self._agree += int(np.sum(old.argmax(axis=1) == new.argmax(axis=1)))
             self._divergence += float(kl_divergence(old, new).sum())
             self._softened += float(kl_divergence(old, new, TEMPERATURE).sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The distances as plain values, which may be infinite or no numbers."""
+        return {
+            "name": self.name,
+            "samples": self.samples,
+            "relative_error": self.relative_error,
+            "cosine": self.cosine,
+            "top1_agreement": self.agreement,
+            "divergence": self.divergence,
+        }
 
     def merge(self, other: OutputDistance) -> None:
         """Adds what another accumulator has seen of the same output."""

@@ -102,17 +102,7 @@ class Forecast:
             "after": _footprint(self.after),
             "predicted": {
                 "latency_ms": None if times is None else {"before": times[0], "after": times[1]},
-                "outputs": [
-                    {
-                        "name": o.name,
-                        "samples": o.samples,
-                        "relative_error": o.relative_error,
-                        "cosine": o.cosine,
-                        "top1_agreement": o.agreement,
-                        "divergence": o.divergence,
-                    }
-                    for o in self.outputs
-                ],
+                "outputs": [output.to_dict() for output in self.outputs],
                 "metric": None if self.metric is None else asdict(self.metric),
             },
             "targets": [

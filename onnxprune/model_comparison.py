@@ -107,14 +107,9 @@ class ModelComparison:
         return {
             "models": [vars(cost) for cost in self.costs],
             "outputs": [
-                {
-                    "name": output.name,
-                    "samples": output.samples,
-                    "relative_error": finite(output.relative_error),
-                    "cosine": finite(output.cosine),
+                {name: finite(value) for name, value in output.to_dict().items()}
+                | {
                     "max_abs_error": finite(output.max_abs_error),
-                    "top1_agreement": output.agreement,
-                    "divergence": finite(output.divergence),
                     "samples_of_other_shape": output.reshaped,
                 }
                 for output in self.outputs
@@ -125,9 +120,9 @@ class ModelComparison:
         }
 
 
-def finite(value: float) -> float | None:
-    """The value, or None for one that JSON lacks."""
-    return value if math.isfinite(value) else None
+def finite(value: Any) -> Any:
+    """The value, or None for a number that JSON lacks."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def compare_models(

@@ -73,17 +73,7 @@ class Report:
                 "samples": self.samples,
                 "before": self.before.to_dict(),
                 "after": self.after.to_dict(),
-                "outputs": [
-                    {
-                        "name": o.name,
-                        "samples": o.samples,
-                        "relative_error": o.relative_error,
-                        "cosine": o.cosine,
-                        "top1_agreement": o.agreement,
-                        "divergence": o.divergence,
-                    }
-                    for o in self.outputs
-                ],
+                "outputs": [output.to_dict() for output in self.outputs],
                 "targets": [
                     {
                         "target": str(c.target),

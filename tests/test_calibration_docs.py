@@ -18,6 +18,7 @@ from test_calibration_shards import npy, shard
 from onnxprune import cli
 from onnxprune.calibration import PRESETS, load_calibration
 from onnxprune.calibration.sources import SUFFIXES
+from onnxprune.cli.run_settings import options
 from onnxprune.inputs import input_specs
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "calibration.md").read_text(encoding="utf-8")
@@ -86,7 +87,7 @@ def write_tables() -> None:
 def test_every_command_parses(line: str) -> None:
     given = cli.prune.parser().parse_args(shlex.split(line))
     assert given.calib
-    cli.prune.options(given)
+    options(given)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import pytest
 from small_networks import MODELS, digits
 
 from onnxprune import cli
+from onnxprune.cli.run_settings import options
 from onnxprune.target import Target
 
 yaml = pytest.importorskip("yaml")
@@ -115,5 +116,5 @@ def test_the_hook_calls_the_command():
     (used,) = repository["hooks"]
     assert used["id"] == hook["id"]
     given = cli.prune.parser().parse_args(used["args"])
-    cli.prune.options(given)
+    options(given)
     assert [Target.parse(text).kind for text in given.target] == ["macs", "error"]

@@ -16,7 +16,8 @@ import pytest
 import onnxprune
 from onnxprune import cli
 from onnxprune.cli.commands import PRUNE
-from onnxprune.cli.prune import EXAMPLES, options
+from onnxprune.cli.prune import EXAMPLES
+from onnxprune.cli.run_settings import options
 from onnxprune.target import KINDS, Target
 
 ROOT = Path(__file__).resolve().parents[1]

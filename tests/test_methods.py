@@ -11,6 +11,7 @@ from micro_models import build
 from onnxprune import Options, Target, prune
 from onnxprune.allocation import ALLOCATIONS
 from onnxprune.cli import prune as command
+from onnxprune.cli.run_settings import options
 from onnxprune.criteria import CRITERIA, Obs, Settings
 from onnxprune.methods import METHODS, RECOVERIES, Method
 from onnxprune.recovery import NoRecovery
@@ -60,7 +61,7 @@ def test_an_unknown_method_is_refused() -> None:
 def test_the_command_has_all_methods() -> None:
     for name in METHODS:
         words = ["in.onnx", "out.onnx", "--calib", "x.npz", "--method", name]
-        assert command.options(command.parser().parse_args(words)).method == name
+        assert options(command.parser().parse_args(words)).method == name
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -9,7 +9,7 @@ from onnxprune.api import apply_plan, recover
 from onnxprune.cli.images import add_images, preprocessing
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
-from onnxprune.cli.prune import add_passes
+from onnxprune.cli.run_flags import add_passes
 from onnxprune.cli.samples import add_samples, samples_read
 from onnxprune.options import Options
 from onnxprune.plan import Plan, Weights

@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 
 from onnxprune import api
-from onnxprune.cli import prune
 from onnxprune.cli.json_output import show
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
+from onnxprune.cli.run_flags import add_run
+from onnxprune.cli.run_settings import asked, reads
 from onnxprune.replacing import explained, replacing
 
 EXAMPLES = """\
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="IN", type=Path, help="the trained model")
-    prune.add_run(parser)
+    add_run(parser)
     out = parser.add_argument_group("output")
     out.add_argument(
         "-o",
@@ -54,8 +55,8 @@ def parser() -> argparse.ArgumentParser:
 def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     """Print what a run would do, write its plan if asked for, and return the exit code."""
     configure_logging(given)
-    targets, settings = prune.asked(parser, given)
-    check_places(parser, prune.reads(given), {"-o": given.output})
+    targets, settings = asked(parser, given)
+    check_places(parser, reads(given), {"-o": given.output})
     found = api.Pruner(given.model, given.calib, settings).plan(targets)
     if given.output:
         with explained(given.output), replacing(given.output) as temporary:

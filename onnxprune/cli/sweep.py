@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnxprune import api
-from onnxprune.cli import prune
 from onnxprune.cli.json_output import show
 from onnxprune.cli.loudness import add_loudness, configure_logging
 from onnxprune.cli.places import check_places
+from onnxprune.cli.run_flags import add_run
+from onnxprune.cli.run_settings import asked, reads
 from onnxprune.errors import OnnxPruneError
 from onnxprune.frontier import Frontier
 from onnxprune.replacing import explained, replacing
@@ -42,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", metavar="IN", type=Path, help="the trained model")
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="where the files go")
-    prune.add_run(parser)
+    add_run(parser)
     out = parser.add_argument_group("output")
     out.add_argument(
         "--figure",
@@ -62,7 +63,7 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
     except ValueError as error:
         parser.error(str(error))
     given.target = [str(target) for budget in budgets for target in budget.targets]
-    _, settings = prune.asked(parser, given)
+    _, settings = asked(parser, given)
     _check_folder(parser, given, budgets)
     pruner = api.Pruner(given.model, given.calib, replace(settings, latency=False))
     try:
@@ -91,7 +92,7 @@ def _check_folder(
     writes = {name: folder / name for name in (*names, JOURNAL, TABLE)}
     with explained(folder):
         folder.mkdir(exist_ok=True)
-    check_places(parser, prune.reads(given), writes)
+    check_places(parser, reads(given), writes)
 
 
 def _write(path: Path, text: str) -> None:
