@@ -224,6 +224,7 @@ def test_the_results_are_those_measured(script, tables):
     [
         ("bench_papers", "papers"),
         ("bench_layer_pruning", "papers"),
+        ("bench_decorrelation", "papers"),
         ("bench_pipelines", "pipelines"),
         ("bench_refinements", "decisions/0012-refinements-tried"),
         ("bench_data_free", "decisions/0015-data-free-moments"),
