@@ -66,6 +66,7 @@ def test_a_run_solves_small_problems_on_one_thread(monkeypatch):
     assert threads() == {STARTED_WITH}
 
 
+@pytest.mark.slow
 def test_a_run_solves_wide_problems_on_all(monkeypatch):
     monkeypatch.setattr(blas_threads, "WIDE", 2)
     assert pruned_watching(monkeypatch) == {STARTED_WITH}

@@ -38,6 +38,7 @@ def attributes(node: onnx.NodeProto) -> dict[str, object]:
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("name", MICRO_MODELS)
 def test_the_function_stays_and_the_argument_is_left_alone(
     name: str, rng: np.random.Generator
@@ -49,6 +50,7 @@ def test_the_function_stays_and_the_argument_is_left_alone(
     assert model.SerializeToString(deterministic=True) == before
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("name", MICRO_MODELS)
 def test_the_canonical_form_of_a_canonical_form_is_itself(name: str) -> None:
     once = canonicalise(MICRO_MODELS[name]())

@@ -82,6 +82,7 @@ SMALL = 600
 """Bytes of indices, shapes and names that a cut changes."""
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("name", MICRO_MODELS)
 def test_costs_equal_a_recount_before_and_after_a_cut(name: str) -> None:
     rng = np.random.default_rng(zlib.crc32(name.encode()))

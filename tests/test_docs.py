@@ -69,6 +69,7 @@ def training_folder(path):
     (path / "own.py").write_text(function, encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_commands_of_training_run(tmp_path, monkeypatch, capsys):
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)

@@ -177,6 +177,7 @@ def test_the_title_says_what_was_run_and_what_is_left():
     assert "cutoff 0" in figures.draw(SavedReport.of(asked)).get_suptitle()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["svg", "pdf"])
 def test_the_same_report_makes_the_same_bytes(tmp_path, kind):
     paths = [tmp_path / f"{name}.{kind}" for name in ("first", "second")]

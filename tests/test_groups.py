@@ -76,6 +76,7 @@ def test_the_input_of_a_network_holds_no_channels() -> None:
     assert found.channels(image, 0).tolist() == []  # its extent is not known
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("name", MICRO_MODELS)
 def test_channels_are_numbered_group_by_group_and_every_group_is_made_and_read(name: str) -> None:
     found = network(name)

@@ -246,6 +246,7 @@ def test_every_group_and_frozen_producer_is_listed(path: Path) -> None:
 
 
 @pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no collection of models in {CORPUS}")
+@pytest.mark.thinned
 @pytest.mark.parametrize("path", sorted(CORPUS.glob("*.onnx")), ids=lambda path: path.stem)
 def test_models_of_many_exporters_are_described_or_refused(path: Path) -> None:
     refusal = ""

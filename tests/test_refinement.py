@@ -183,6 +183,7 @@ def test_steps_and_epochs_are_counted(budget, steps):
     assert done(refined(Refine(budget, rate=1e-3))).steps == steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [None, 1e-3])
 def test_a_time_is_kept_with_the_trials(rate):
     found = done(refined(Refine(Budget(seconds=2), rate=rate)))

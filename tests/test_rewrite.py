@@ -28,6 +28,7 @@ def micro() -> Subject:
     return Subject(MICRO_MODELS["residual"]())
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("name", MICRO_MODELS)
 def test_keeping_everything_writes_the_canonical_model(name: str) -> None:
     micro = Subject(MICRO_MODELS[name]())

@@ -55,6 +55,7 @@ def test_slicing_equals_masking(name: str) -> None:
     assert float_elements(pruned) < float_elements(micro.canonical)
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("name", MICRO_MODELS)
 def test_recovered_weights_equal_scattered_ones(name: str) -> None:
     rng = np.random.default_rng(zlib.crc32(name.encode()))

@@ -140,6 +140,7 @@ def test_patches_cannot_be_learnt_so() -> None:
         Options(statistics="m.npz")
 
 
+@pytest.mark.slow
 def test_refitting_in_order_needs_samples(model: onnx.ModelProto, learnt: SavedMoments) -> None:
     in_order = Options(method="snp", statistics=learnt, sequential=True, latency=False)
     with pytest.raises(CalibrationError, match="refitting in order needs samples"):

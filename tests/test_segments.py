@@ -56,6 +56,7 @@ def everywhere(model: onnx.ModelProto) -> list[int]:
     return sorted(allowed)
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("name", MICRO_MODELS)
 def test_micro_models_cut_everywhere_and_anywhere(name, rng):
     model = canonicalise(MICRO_MODELS[name]())

@@ -186,6 +186,7 @@ def test_no_stage_where_a_sequence_waits():
     assert [set(stage) for stage in sites(stages)] == [{"c"}, {"e"}]
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("name", MICRO_MODELS)
 def test_stages_hold_what_stages_promise(name):
     """Cuts rise; what a stage wants is computed before it; every site reads something changed."""

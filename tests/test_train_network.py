@@ -409,6 +409,7 @@ def test_gradcheck(name: str) -> None:
     assert torch.autograd.gradcheck(run, values, fast_mode=True)
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("name", MICRO_MODELS)
 def test_mixed_precision_runs_forwards_and_backwards(name: str) -> None:
     model = MICRO_MODELS[name]()
@@ -470,6 +471,7 @@ NEED_VALUES = {"Compress", "Compress by a computed condition"}
 """Micro models in which the extent of a tensor depends on what another one holds."""
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("name", sorted(set(MICRO_MODELS) - NEED_VALUES))
 def test_all_but_numbers_is_on_the_network_s_device(name: str) -> None:
     """A device without values: nothing can be read back from it, and nothing mixed with it."""
@@ -486,6 +488,7 @@ def test_all_but_numbers_is_on_the_network_s_device(name: str) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.thinned
 @pytest.mark.parametrize("name", MICRO_MODELS)
 def test_a_gpu_computes_the_same(name: str) -> None:
     if not torch.cuda.is_available():

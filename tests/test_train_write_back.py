@@ -54,6 +54,7 @@ def changed_initializers(before: onnx.ModelProto, after: onnx.ModelProto) -> lis
     return [a.name for a, b in pairs if a.SerializeToString() != b.SerializeToString()]
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("name", MICRO_MODELS)
 def test_an_unchanged_network_gives_the_same_bytes(name: str) -> None:
     model = MICRO_MODELS[name]()
