@@ -208,6 +208,7 @@ def test_the_readme_links_the_documents():
         ("bench_reuse", 1),
         ("bench_speed", 1),
         ("bench_refine", 2),
+        ("bench_cost", 2),
     ],
 )
 def test_the_results_are_those_measured(script, tables):
