@@ -159,6 +159,7 @@ def test_a_target_that_is_met_already_cuts_nothing():
     assert any("nothing was cut" in note for note in result.report.notes)
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_bytes(halved, tmp_path):
     again = prune(path_of("resnet_digits"), CALIBRATION, HALF, options=QUICK)
     first = halved["resnet_digits"]

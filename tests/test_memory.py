@@ -108,6 +108,7 @@ def test_a_study_in_passes_is_the_same_to_the_last_bit(monkeypatch):
         np.testing.assert_array_equal(ranking.error, bound.rankings[name].error)
 
 
+@pytest.mark.slow
 def test_the_pruned_model_does_not_depend_on_the_limit():
     model = onnx.load(MODELS / "resnet_digits.onnx")
     results = [

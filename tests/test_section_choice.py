@@ -21,6 +21,7 @@ from onnxprune.calibration import split
 from onnxprune.canonical import canonicalise
 from onnxprune.choice import Chooser, allocate
 from onnxprune.cli import prune
+from onnxprune.cli.run_settings import options
 from onnxprune.cost import cost_model
 from onnxprune.errors import TargetError
 from onnxprune.finishing import plan_of
@@ -348,8 +349,8 @@ def test_allocations_without_damage_keep_sections() -> None:
 
 def test_the_command_asks_for_sections() -> None:
     words = ["in.onnx", "out.onnx", "--calib", "x.npz"]
-    assert not prune.options(prune.parser().parse_args(words)).sections
-    assert prune.options(prune.parser().parse_args([*words, "--sections"])).sections
+    assert not options(prune.parser().parse_args(words)).sections
+    assert options(prune.parser().parse_args([*words, "--sections"])).sections
 
 
 def test_one_drop_edit_for_one_section() -> None:
