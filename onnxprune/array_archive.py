@@ -25,8 +25,12 @@ class ArchiveError(ValueError):
     """A file does not hold plain arrays."""
 
 
-def read_archive(path: Path) -> dict[str, Array]:
-    """All arrays of an .npz file by name.
+def read_archive(path: Path, only: str | None = None) -> dict[str, Array]:
+    """The arrays of an .npz file by name.
+
+    Args:
+        path: the file.
+        only: the name of the one array to read; None for all.
 
     Raises:
         OSError: the file cannot be opened.
@@ -40,6 +44,7 @@ def read_archive(path: Path) -> dict[str, Array]:
                 return {
                     member.filename.removesuffix(".npy"): _read_member(archive, member)
                     for member in archive.infolist()
+                    if only is None or member.filename == f"{only}.npy"
                 }
         except ArchiveError:
             raise

@@ -11,8 +11,6 @@ import json
 import os
 import tempfile
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.array_archive import read_archive
 from onnxprune.arrays import Array
 from onnxprune.cache_folder import chosen_folder
 from onnxprune.fingerprints import of_values
@@ -32,19 +31,7 @@ LARGEST = 0.5
 ABANDONED = 3600.0
 """Seconds after which an unfinished file is no longer being written."""
 
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -79,8 +66,7 @@ class Entry:
     def about(self) -> Mapping[str, Any] | None:
         """What the entry says of itself; None if it cannot be read."""
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                head = _head(file)
+            head = _head(read_archive(self.path, "head"))
             return {"created": float(head["created"]), **dict(head["about"])}
         except _UNREADABLE:
             return None
@@ -107,12 +93,12 @@ class StatisticsCache:
         """What is kept under a key; what is damaged is thrown away."""
         path = self._path(kind, key)
         try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                head = _head(file)
-                if (head["kind"], head["key"]) != (kind, json.loads(json.dumps(key))):
-                    raise ValueError("it is an entry of another key")
-                age = max(0.0, time.time() - float(head["created"]))
-                found = Found({n: file[n] for n in file.files if n != "head"}, age)
+            file = read_archive(path)
+            head = _head(file)
+            if (head["kind"], head["key"]) != (kind, json.loads(json.dumps(key))):
+                raise ValueError("it is an entry of another key")
+            age = max(0.0, time.time() - float(head["created"]))
+            found = Found({n: array for n, array in file.items() if n != "head"}, age)
         except FileNotFoundError:
             return None
         except _UNREADABLE as error:

@@ -266,6 +266,8 @@ def test_outputs_of_other_samples_are_nearer(name):
     assert errors[1] < errors[0]
 
 
+NO_SAMPLE_AXIS = {"LSTM, computed initial state"}
+"""Micro models whose inputs have no axis of samples in common, so that there are no batches."""
 QUICK = [name for place, name in enumerate(MICRO_MODELS) if place % 8 == 0 or name in BETTER]
 
 
@@ -279,10 +281,11 @@ QUICK = [name for place, name in enumerate(MICRO_MODELS) if place % 8 == 0 or na
 def test_refitted_weights_fit_the_pruned_model(name, tmp_path):
     """Whatever stands between layers: slicing equals masking, and saved weights make it again."""
     model = behind_a_cut(MICRO_MODELS[name]())
-    try:
-        known = studied(model, samples_for(model, 100), Options(batch=20))
-    except CalibrationError as error:
-        pytest.skip(str(error))
+    if name in NO_SAMPLE_AXIS:
+        with pytest.raises(CalibrationError, match="disagree on the batch size"):
+            studied(model, samples_for(model, 100), Options(batch=20))
+        return
+    known = studied(model, samples_for(model, 100), Options(batch=20))
     keeps = random_keeps(known.network, np.random.default_rng(0))
     done = in_order(known, one_shot(known, keeps))
     pruned = apply(model, known.plan(keeps), done.weights)
