@@ -175,12 +175,14 @@ def test_only_the_pass_imports_olive() -> None:
 
 
 def test_only_tables_of_samples_need_pyarrow() -> None:
-    tables = ("calibration.table_files", "calibration.table_columns")
+    read = ("calibration.table_files", "calibration.table_store")
+    tables = (*read, "calibration.table_columns")
     assert exactly(everything_but(*tables), ("pyarrow",)) == []
     assert exactly(everything_but(*tables), inside("calibration.table_columns")) == []
     loaded = [
         name
-        for node in ast.parse(MODULES["onnxprune.calibration.table_files"].read_text()).body
+        for module in read
+        for node in ast.parse(MODULES[f"onnxprune.{module}"].read_text()).body
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in [getattr(node, "module", None), *(alias.name for alias in node.names)]
     ]

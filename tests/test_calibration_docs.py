@@ -18,6 +18,7 @@ from test_calibration_shards import npy, shard
 from onnxprune import cli
 from onnxprune.calibration import PRESETS, load_calibration
 from onnxprune.calibration.sources import SUFFIXES
+from onnxprune.cli import prune
 from onnxprune.cli.run_settings import options
 from onnxprune.inputs import input_specs
 
@@ -85,7 +86,7 @@ def write_tables() -> None:
 
 @pytest.mark.parametrize("line", LINES)
 def test_every_command_parses(line: str) -> None:
-    given = cli.prune.parser().parse_args(shlex.split(line))
+    given = prune.parser().parse_args(shlex.split(line))
     assert given.calib
     options(given)
 
@@ -130,4 +131,4 @@ def test_the_tables_are_those_of_the_code() -> None:
     for suffix in SUFFIXES:
         assert suffix == ".jpeg" or f"`{suffix}`" in PAGE
     flags = set(re.findall(r"`(--[a-z-]+)", PAGE))
-    assert flags <= set(cli.prune.parser()._option_string_actions)
+    assert flags <= set(prune.parser()._option_string_actions)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxprune import cli
 from onnxprune.calibration import InputSpec, Preprocessing, load_calibration
+from onnxprune.cli import prune
 from onnxprune.errors import CalibrationError
 
 IDS = InputSpec("ids", ("N", "seq"), np.dtype(np.int64))
@@ -58,7 +58,7 @@ def test_sources_that_do_not_fit(folder: Path, sources: Any, words: list[str]) -
 
 def calib(*words: str) -> Any:
     flags = [flag for word in words for flag in ("--calib", word)]
-    return cli.prune.parser().parse_args(["in.onnx", "out.onnx", *flags]).calib
+    return prune.parser().parse_args(["in.onnx", "out.onnx", *flags]).calib
 
 
 def test_the_flag_repeats_for_inputs(folder: Path) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxprune import cli
 from onnxprune.arrays import Array
 from onnxprune.calibration import PRESETS, InputSpec, Preprocessing, load_calibration
+from onnxprune.cli import prune
 from onnxprune.cli.images import preprocessing
 from onnxprune.errors import CalibrationError
 
@@ -35,7 +35,7 @@ def sample(folder: Path, image: Image.Image, said: Preprocessing, spec: InputSpe
 
 
 def flags(*words: str) -> Preprocessing:
-    given = cli.prune.parser().parse_args(["in", "out", "--calib", "x", *words])
+    given = prune.parser().parse_args(["in", "out", "--calib", "x", *words])
     stated = preprocessing(given)
     assert stated is not None
     return stated
@@ -74,7 +74,7 @@ def test_the_values_of_presets(name: str, tmp_path: Path) -> None:
 
 
 def test_every_preset_is_in_the_help_and_names_its_source() -> None:
-    text = " ".join(cli.prune.parser().format_help().split())
+    text = " ".join(prune.parser().format_help().split())
     for name, preset in PRESETS.items():
         assert f"{name} {preset.what}" in text
         assert preset.source

@@ -307,7 +307,7 @@ def test_only_what_is_used_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_rows_beyond_the_bound_are_read_again(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onnxprune.calibration.table_files.MAX_KEPT_BYTES", 20)
+    monkeypatch.setattr("onnxprune.calibration.table_store.MAX_KEPT_BYTES", 20)
     WRITERS[name](pa.table({"x": column(*range(9))}), tmp_path / name)
     samples = load_calibration(tmp_path, [X])
     for order in (range(9), range(8, -1, -1), [4, 4, 0]):

@@ -16,7 +16,7 @@ import onnx
 import pytest
 from small_networks import MODELS, digits
 
-from onnxprune import cli
+from onnxprune.cli import prune
 from onnxprune.cli.run_settings import options
 from onnxprune.target import Target
 
@@ -115,6 +115,6 @@ def test_the_hook_calls_the_command():
     (repository,) = document("pre-commit-config.yaml")["repos"]
     (used,) = repository["hooks"]
     assert used["id"] == hook["id"]
-    given = cli.prune.parser().parse_args(used["args"])
+    given = prune.parser().parse_args(used["args"])
     options(given)
     assert [Target.parse(text).kind for text in given.target] == ["macs", "error"]

@@ -1,7 +1,7 @@
 """Calibration samples: any source a user has -> checked feeds for the model.
 
 ``load_calibration`` picks the reader (sources.py); a reader is a store of single samples
-(arrays: stacks.py, array_files.py and items.py; images: image_folder.py; tables: table_files.py;
+(arrays: stacks.py, array_files.py and items.py; images: image_folder.py; tables: table_*.py;
 archives: shard_files.py; one per input: joined.py); ``Calibration`` (feeds.py) puts samples
 together into batches the model accepts. Every mismatch is found on loading and raised as
 a CalibrationError that names the file, the input, what was found and what was expected.

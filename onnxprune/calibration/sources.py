@@ -23,7 +23,8 @@ from onnxprune.calibration.random_samples import RANDOM, WARNING, RandomStore
 from onnxprune.calibration.script import stacks_from_script
 from onnxprune.calibration.shard_files import SHARD_SUFFIXES, open_shards
 from onnxprune.calibration.stacks import StackStore, stacks_from_python
-from onnxprune.calibration.table_files import TABLE_SUFFIXES, open_tables, table_files
+from onnxprune.calibration.table_files import TABLE_SUFFIXES, open_tables
+from onnxprune.calibration.table_splits import table_files
 from onnxprune.errors import CalibrationError
 
 
