@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import onnx
+from google.protobuf.message import Message
 
 from onnxprune.errors import UnsupportedModelError
 
@@ -38,6 +39,7 @@ def require_sound(model: onnx.ModelProto) -> None:
     Raises:
         UnsupportedModelError: with the tensor, node or function that is wrong.
     """
+    _check_text(model)
     _check_opset(model)
     for graph in _graphs(model):
         _check_tensors(graph)
@@ -45,6 +47,31 @@ def require_sound(model: onnx.ModelProto) -> None:
     _check_interface(model.graph)
     _check_order(model.graph)
     _check_functions(model)
+
+
+def _check_text(message: Message) -> None:
+    """Every string is UTF-8: others are parsed, and then are bytes that fail somewhere."""
+    for field in message.DESCRIPTOR.fields:
+        if field.type == field.TYPE_MESSAGE:
+            for inner in _inside(message, field.name):
+                _check_text(inner)
+        elif field.type == field.TYPE_STRING:
+            value = getattr(message, field.name)
+            for text in [value] if isinstance(value, (str, bytes)) else value:
+                if isinstance(text, bytes):
+                    raise UnsupportedModelError(
+                        f"{field.full_name.removeprefix('onnx.')} of the model holds bytes that "
+                        f"are no text, {text[:40]!r}; export the model again"
+                    )
+
+
+def _inside(message: Message, name: str) -> Iterable[Message]:
+    """The messages that a field holds, be it repeated or not."""
+    value = getattr(message, name)
+    if not isinstance(value, Message):
+        found: Iterable[Message] = value
+        return found
+    return [value] if message.HasField(name) else []
 
 
 def _check_opset(model: onnx.ModelProto) -> None:

@@ -83,6 +83,19 @@ def test_forged_models_are_refused_when_they_are_loaded(tmp_path: Path, change: 
     assert str(path) in str(refusal.value)
 
 
+@pytest.mark.parametrize("place", [b"Conv", b"w1", b"graph_"])
+def test_what_is_no_text_is_refused(place: bytes) -> None:
+    model = conv()
+    model.graph.name = "graph_"
+    content = model.SerializeToString()
+    require_sound(onnx.load_from_string(content))
+    spoilt = onnx.load_from_string(content.replace(place, place[:-1] + b"\xff"))
+    with pytest.raises(
+        UnsupportedModelError, match=r"Proto\.\w+ of the model .* are no text, .*xff"
+    ):
+        require_sound(spoilt)
+
+
 @pytest.mark.parametrize("kind", ["input", "output"])
 def test_inputs_and_outputs_are_listed_once(kind: str) -> None:
     model = conv()
