@@ -21,7 +21,7 @@ from onnxprune.refining import Refiner
 from onnxprune.rewrite import OTHER_MODEL, apply, digest, kept_channels
 from onnxprune.scope import Scope
 from onnxprune.section_choice import dropped, drops, prior_of, with_constants
-from onnxprune.sequential import refit_in_order
+from onnxprune.sequential import refit_in_order, solved_in_order
 from onnxprune.study import Study
 from onnxprune.target import Target
 from onnxprune.verdict import Check
@@ -96,8 +96,13 @@ class Finisher:
         """The consumers' new weights, what is added for sections, and how they were found."""
         options = self.ground.options
         sections = dropped(known, counts)
-        prior = prior_of(known, counts, known.recovery, progress=options.progress)
-        if not options.composition.sequential:
+        in_order = options.composition.sequential
+        alive = known.survivors(known.keeps(counts))
+        again = solved_in_order(known, alive, sections) if in_order else frozenset()
+        # what is solved again on what it will really read only needs a place to start from
+        others = dict.fromkeys(again, known.trial_recovery)
+        prior = prior_of(known, counts, known.recovery, others=others, progress=options.progress)
+        if not in_order:
             weights = with_constants(prior.weights, known, sections)
             return replace(weights, plan=plan.fingerprint), prior.solutions
         (refitted,) = refit_in_order(

@@ -7,7 +7,7 @@ multiplies its first factor stands for them, whether or not a projection takes o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -101,6 +101,17 @@ class FullSize:
                 held = values.get(place, before.get(place, self.values[place]))
                 values[place] = sharer.with_bias(held, bias + offset)
         return values
+
+    def places(self, consumers: Iterable[str], products: Iterable[str] = ()) -> set[str]:
+        """The initializers that hold something else once these consumers and masks do.
+
+        Args:
+            consumers: names of consumers.
+            products: names of products of two activations.
+        """
+        slots = [self.slots[name] for name in consumers]
+        biases = {place for slot in slots for _, place, _ in slot.biases}
+        return biases | {slot.weight for slot in slots} | {self.masks[name] for name in products}
 
     def with_inputs(self) -> onnx.ModelProto:
         """The model with graph inputs of the same names instead of those initializers."""

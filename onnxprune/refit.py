@@ -20,6 +20,7 @@ from onnxprune.recovery import Recovery, Solution
 from onnxprune.yardstick import sliced_error
 
 NO_CONTRACTIONS: Mapping[str, ContractionView] = MappingProxyType({})
+NO_OTHERS: Mapping[str, Recovery] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def refit(
     recovery: Recovery,
     contractions: Mapping[str, ContractionView] = NO_CONTRACTIONS,
     *,
+    others: Mapping[str, Recovery] = NO_OTHERS,
     progress: bool = False,
 ) -> Prior:
     """Solve every consumer that reads a channel which does not survive.
@@ -67,8 +69,8 @@ def refit(
         alive: which network-wide channels survive, shape (channels,), bool.
         recovery: how to solve.
         contractions: the products.
+        others: consumers that are solved in another way -> how.
         progress: whether to show a bar.
-
     """
     arrays: dict[str, tuple[Array, Array]] = {}
     targets: dict[str, tuple[Array, Array]] = {}
@@ -80,7 +82,8 @@ def refit(
         keep = view.keep(alive)
         parts = layers[name]
         with threads_for(len(parts[0].gram)):
-            solved = [_solved(recovery, layer, k) for layer, k in zip(parts, keep, strict=True)]
+            how = others.get(name, recovery)
+            solved = [_solved(how, layer, k) for layer, k in zip(parts, keep, strict=True)]
         weight = view.weight_tensor([solution.weight for solution in solved])
         arrays[name] = (weight, view.bias_tensor([solution.bias for solution in solved]))
         solutions[name] = solved

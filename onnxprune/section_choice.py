@@ -18,7 +18,7 @@ from onnxprune.network import Network
 from onnxprune.options import Options
 from onnxprune.plan import Drop, Weights
 from onnxprune.recovery import Recovery
-from onnxprune.refit import Prior, refit
+from onnxprune.refit import NO_OTHERS, Prior, refit
 from onnxprune.sections import Section, dropped_groups, find_sections
 from onnxprune.study import Study
 
@@ -65,7 +65,12 @@ def _means(study: Study, section: Section) -> dict[str, Vector]:
 
 
 def prior_of(
-    study: Study, counts: Mapping[str, int], recovery: Recovery, *, progress: bool = False
+    study: Study,
+    counts: Mapping[str, int],
+    recovery: Recovery,
+    *,
+    others: Mapping[str, Recovery] = NO_OTHERS,
+    progress: bool = False,
 ) -> Prior:
     """One-shot recovery at these counts: the means of what is dropped, weights for the rest.
 
@@ -73,6 +78,7 @@ def prior_of(
         study: the network.
         counts: of some of the groups and sections; the others stay whole.
         recovery: how a consumer is solved.
+        others: consumers that are solved in another way -> how.
         progress: whether to show a bar.
     """
     sections = dropped(study, counts)
@@ -83,6 +89,7 @@ def prior_of(
         study.survivors(study.keeps(counts)),
         recovery,
         {name: view for name, view in study.contractions.items() if name not in gone},
+        others=others,
         progress=progress,
     )
     return replace(prior, emptied=replacements(study, sections), gone=gone)

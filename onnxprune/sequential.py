@@ -32,6 +32,7 @@ from onnxprune.regression import Regression
 from onnxprune.row_mask import RowMask
 from onnxprune.runtime import Provider
 from onnxprune.sampling import request_for
+from onnxprune.sections import Section
 from onnxprune.side_by_side import Frontier, Key, SideBySide
 from onnxprune.stage_rows import FIT, Reader, StageRows, Sums, add_misses
 from onnxprune.stages import Stage, downstream, stages_of
@@ -62,6 +63,31 @@ class Refitted:
     weights: Weights
     solutions: dict[str, list[Solution]]
     distances: list[OutputDistance]
+
+
+def solved_in_order(study: Study, alive: Array, sections: Sequence[Section] = ()) -> frozenset[str]:
+    """The consumers that ``refit_in_order`` solves, whatever it starts from.
+
+    Those that read infinities are among them, although they then stay as they are.
+
+    Args:
+        study: the network.
+        alive: which network-wide channels survive, shape (channels,), bool.
+        sections: those that are dropped.
+    """
+    full = study.full_size
+    ends = {m.name for section in sections for m in section.tail.maps}
+    gone = {node for section in sections for node in section.branch}
+    cut = {name for name, view in study.views.items() if view.is_cut(alive)} - gone
+    products = {
+        name: view
+        for name, view in study.contractions.items()
+        if view.is_cut(alive) and name not in gone
+    }
+    folds = {view.fold.linear_map.name for view in products.values() if view.fold is not None}
+    changed = full.places(ends | cut | folds, products)
+    stages = stages_of(full.model, study.network, changed)
+    return frozenset(site.name for stage in stages for site in stage.sites) - gone
 
 
 def refit_in_order(

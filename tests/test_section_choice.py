@@ -44,7 +44,7 @@ from onnxprune.section_choice import (
     with_constants,
 )
 from onnxprune.sensitivity import measure_sections
-from onnxprune.sequential import refit_in_order
+from onnxprune.sequential import refit_in_order, solved_in_order
 from onnxprune.study import Batches, Study, study
 from onnxprune.target import Target
 from onnxprune.trials import Trials
@@ -443,6 +443,8 @@ def test_what_follows_a_dropped_section_takes_its_part_over(name: str) -> None:
     (refitted,) = refit_in_order(known, [prior], known.recovery, fit, tune, QUIET)
     ordered = refitted.weights
     assert ordered.arrays
+    alive = known.survivors(known.keeps({section.name: 0}))
+    assert solved_in_order(known, alive, [section]) == refitted.solutions.keys()
     assert not gone & set(ordered.arrays)
     plan = Plan(digest(model), (Drop(section.name),))
     held_out = Batches(samples, parts.held_out, tune.size)

@@ -31,7 +31,7 @@ from onnxprune.options import Options
 from onnxprune.plan import Weights
 from onnxprune.recovery import Recovery
 from onnxprune.rewrite import apply
-from onnxprune.sequential import Refitted, refit_in_order
+from onnxprune.sequential import Refitted, refit_in_order, solved_in_order
 from onnxprune.side_by_side import Frontier, Key, SideBySide
 from onnxprune.tensor_store import TensorStore
 from onnxprune.validation import compare
@@ -288,6 +288,7 @@ def test_refitted_weights_fit_the_pruned_model(name, tmp_path):
     known = studied(model, samples_for(model, 100), Options(batch=20))
     keeps = random_keeps(known.network, np.random.default_rng(0))
     done = in_order(known, one_shot(known, keeps))
+    assert solved_in_order(known.study, known.study.survivors(keeps)) == done.solutions.keys()
     pruned = apply(model, known.plan(keeps), done.weights)
     structure_ok(pruned, model)
     subject = Subject(model)
