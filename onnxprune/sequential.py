@@ -11,43 +11,33 @@ compared: several plans at once are trials, each of which costs what lies behind
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-
-import numpy as np
+from dataclasses import dataclass, field
 
 from onnxprune.arrays import Array
-from onnxprune.blas_threads import threads_for
 from onnxprune.comparison import OutputDistance
 from onnxprune.executor import Executor
 from onnxprune.extract import known_shapes
 from onnxprune.full_size import FullSize
-from onnxprune.plan import LayerProblem, Weights
+from onnxprune.plan import Weights
 from onnxprune.problems import ConsumerView, consumer_views
-from onnxprune.recovery import LeastSquares, Recovery, Solution
-from onnxprune.rectified import Misses
+from onnxprune.recovery import Recovery, Solution
 from onnxprune.refit import Prior, as_it_is, padded
 from onnxprune.regression import Regression
 from onnxprune.row_mask import RowMask
 from onnxprune.runtime import Provider
 from onnxprune.sampling import request_for
 from onnxprune.sections import Section
-from onnxprune.side_by_side import Frontier, Key, SideBySide
-from onnxprune.stage_rows import FIT, Reader, StageRows, Sums, add_misses
+from onnxprune.side_by_side import Key, SideBySide
+from onnxprune.stage_rows import FIT, StageRows
+from onnxprune.stage_solutions import solve_stage
 from onnxprune.stages import Stage, downstream, stages_of
 from onnxprune.study import Batches, Study
 from onnxprune.tensor_store import TensorStore
 from onnxprune.variant_distances import VariantDistances
-from onnxprune.yardstick import sliced_error
 
 ROWS_PER_FEATURE = 100
 """Rows wanted for each kept feature: only half as many features or fewer are left by now."""
-
-Solved = tuple[list[LayerProblem], list[Solution]]
-"""The parts of a consumer as they were to be solved, and as they are."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -147,79 +137,16 @@ def refit_in_order(
         sets = (fit, tune) if choose_on_tune else (fit,)
         for number, stage in enumerate(stages):
             rows = _rows(stage, shapes, views, plans, sets, seed, widest, mask)
-            sums: Sums = {}
             label = f"refitting, stage {number + 1} of {len(stages)}"
-            sums = networks.advance(rows.of_batch, rows.add, sums, label=label)
-            solved: dict[Reader, Solved] = {}
-            for (variant, name), moments in sums.items():
-                if not all(part.finite for part in moments):
-                    logger.warning("%s is not refitted: its input is infinite or no number", name)
-                    continue
-                regression = rows.regressions[variant, name]
-                problems = regression.problems(moments[FIT], moments[-1])
-                assert recovery is not None
-                with threads_for(regression.features):
-                    found = _solved(recovery, regression, problems)
-                solved[variant, name] = problems, found
-            if isinstance(recovery, LeastSquares):
-                _rectify(solved, rows, networks, recovery, label)
-            for (variant, name), (_, solutions) in solved.items():
+            assert recovery is not None
+            solved = solve_stage(networks, rows, recovery, label)
+            for (variant, name), solutions in solved.items():
                 networks.change(variant, plans[variant].take(views[name], solutions, full))
         networks.advance(compared.of_batch, compared.add, None, label="comparing outputs")
     return [
         Refitted(Weights(plan.weights), plan.solutions, compared.distances(variant))
         for variant, plan in enumerate(plans)
     ]
-
-
-def _solved(
-    recovery: Recovery, regression: Regression, problems: Sequence[LayerProblem]
-) -> list[Solution]:
-    """The parts' solutions; if they are measured at all, beside what slicing alone would do."""
-    found = []
-    for part, problem in enumerate(problems):
-        solution = recovery.solve(problem, np.arange(len(problem.channels)))
-        own = regression.sliced(part)
-        if solution.tune_error is not None and own is not None:
-            missed = sliced_error(problem, np.arange(regression.features), own)
-            solution = replace(solution, sliced_error=missed)
-        found.append(solution)
-    return found
-
-
-def _rectify(
-    solved: dict[Reader, Solved],
-    rows: StageRows,
-    networks: SideBySide,
-    recovery: LeastSquares,
-    label: str,
-) -> None:
-    """Moves the solutions of a stage towards targets that count where the activation does."""
-    steppings = {
-        reader: [recovery.stepping(p, s) for p, s in zip(problems, solutions, strict=True)]
-        for reader, (problems, solutions) in solved.items()
-        if rows.rectifiable(reader)
-    }
-    for _ in range(recovery.sweeps if steppings else 0):
-        weights = {reader: _arrays(solved[reader][1]) for reader in steppings}
-
-        def task(
-            batch: int, frontier: Frontier, weights: Mapping[Reader, tuple[Array, Array]] = weights
-        ) -> dict[Reader, Misses]:
-            return rows.misses_of_batch(batch, frontier, weights)
-
-        total: dict[Reader, Misses] = {}
-        for reader, misses in networks.again(task, add_misses, total, label=label).items():
-            problems, solutions = solved[reader]
-            parts = zip(steppings[reader], solutions, misses.mean, strict=True)
-            solved[reader] = problems, [step.after(s, missed) for step, s, missed in parts]
-
-
-def _arrays(solutions: Sequence[Solution]) -> tuple[Array, Array]:
-    """Weights and biases of all parts of a consumer, as the networks compute."""
-    weights = np.stack([solution.weight for solution in solutions])
-    biases = np.stack([solution.bias for solution in solutions])
-    return weights.astype(np.float32), biases.astype(np.float32)
 
 
 @dataclass

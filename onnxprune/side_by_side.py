@@ -23,6 +23,8 @@ from onnxprune.tensor_store import TensorStore
 from onnxprune.widening import widened
 
 ORIGINAL = -1
+LEFT = "left: "
+"""Before the names of what is no tensor of a network."""
 Key = tuple[str, int]
 """A tensor's name, and the number of the variant it belongs to, or ORIGINAL."""
 
@@ -44,6 +46,10 @@ class Frontier:
     def of(self, variant: int, name: str) -> Array:
         """The same in a variant."""
         return self.held.get((name, variant), self.held[name, ORIGINAL])
+
+    def waiting(self, variant: int, name: str) -> Array:
+        """What was left for another look (see ``SideBySide.leave``)."""
+        return self.held[LEFT + name, variant]
 
     def differs(self, variant: int, name: str) -> bool:
         """Whether the two may differ."""
@@ -135,6 +141,11 @@ class SideBySide:
         return self._executor.map_reduce(
             visit, frontiers, collect, initial, label=label, count=count
         )
+
+    def leave(self, batch: int, arrays: Mapping[Key, Array]) -> None:
+        """Let arrays of a batch wait for other looks at it at the last cut."""
+        new = {(LEFT + name, variant): array for (name, variant), array in arrays.items()}
+        self._store.replace(batch, self._store.keys(batch), new)
 
     def again(
         self,

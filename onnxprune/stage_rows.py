@@ -38,6 +38,23 @@ class _Look:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What is seen of a batch.
+
+    Attributes:
+        batch: its number.
+        which: the samples it belongs to, FIT or TUNE.
+        moments: of all that is solved.
+        targets: of what is looked at again, shape (parts, rows, outputs).
+    """
+
+    batch: int
+    which: int
+    moments: Mapping[Reader, Moments]
+    targets: Mapping[Reader, Array]
+
+
+@dataclass(frozen=True)
 class StageRows:
     """How the consumers of one stage are seen in all variants.
 
@@ -48,6 +65,7 @@ class StageRows:
         fit_batches: how many batches there are to fit on; those to tune on follow.
         seed: of the drawn positions.
         mask: the input that says which positions count; None for all.
+        again: whether the batches are looked at again (``misses_of_batch``).
     """
 
     sites: Sequence[Site]
@@ -56,18 +74,21 @@ class StageRows:
     fit_batches: int
     seed: int = 0
     mask: str | None = None
+    again: bool = False
 
-    def of_batch(self, batch: int, frontier: Frontier) -> tuple[int, dict[Reader, Moments]]:
-        """Which samples a batch belongs to, and its moments."""
+    def of_batch(self, batch: int, frontier: Frontier) -> Seen:
+        """What is seen of a batch."""
         which, looks = self._looks(batch, frontier)
-        found = {}
+        found, targets = {}, {}
         for look in looks:
             for variant, y in self._targets(look, frontier):
                 pruned = frontier.of(variant, look.site.x)
-                regression = self.regressions[variant, look.site.name]
-                moments = regression.moments(look.request, pruned, y, look.uniforms)
-                found[variant, look.site.name] = moments
-        return which, found
+                reader = variant, look.site.name
+                regression = self.regressions[reader]
+                found[reader] = regression.moments(look.request, pruned, y, look.uniforms)
+                if self.again and self.rectifiable(reader):
+                    targets[reader] = y
+        return Seen(batch, which, found, targets)
 
     def misses_of_batch(
         self, batch: int, frontier: Frontier, solved: Mapping[Reader, tuple[Array, Array]]
@@ -82,20 +103,20 @@ class StageRows:
         found = {}
         for look in self._looks(batch, frontier)[1]:
             site = look.site
-            if site.active is None or not any(name == site.name for _, name in solved):
+            if site.active is None:
                 continue
-            for variant, y in self._targets(look, frontier):
-                if (variant, site.name) not in solved:
+            for variant, name in solved:
+                if name != site.name:
                     continue
                 added = self._added(variant, look, frontier)
                 if added is None:
                     continue
-                found[variant, site.name] = self.regressions[variant, site.name].misses(
+                found[variant, name] = self.regressions[variant, name].misses(
                     look.request,
                     frontier.of(variant, site.x),
-                    y,
+                    frontier.waiting(variant, name),
                     added,
-                    solved[variant, site.name],
+                    solved[variant, name],
                     site.active,
                     look.uniforms,
                 )
@@ -162,17 +183,16 @@ class StageRows:
             total = total + regression.missing_rows(look.request, rows, look.uniforms)
         return total
 
-    @staticmethod
-    def add(total: Sums, partial: tuple[int, dict[Reader, Moments]]) -> Sums:
-        """Adds the moments of a batch."""
-        which, found = partial
-        for reader, moments in found.items():
-            sums = total.setdefault(reader, [])
-            if which < len(sums):
-                sums[which].add(moments)
-            else:
-                sums.append(moments)
-        return total
+
+def add_moments(total: Sums, seen: Seen) -> Sums:
+    """Adds the moments of a batch."""
+    for reader, moments in seen.moments.items():
+        sums = total.setdefault(reader, [])
+        if seen.which < len(sums):
+            sums[seen.which].add(moments)
+        else:
+            sums.append(moments)
+    return total
 
 
 def add_misses(total: dict[Reader, Misses], found: dict[Reader, Misses]) -> dict[Reader, Misses]:
