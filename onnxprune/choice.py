@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from onnxprune.allocation import ALLOCATIONS, Bound, GroupChoice, PowerLaw, at_share
 from onnxprune.arrays import IndexArray, Vector
+from onnxprune.batches import Batches
 from onnxprune.criteria.spectra import behind, components, pivots
 from onnxprune.errors import TargetError
 from onnxprune.executor import Executor
@@ -19,7 +20,7 @@ from onnxprune.problems import group_problem
 from onnxprune.progress import shown
 from onnxprune.section_choice import dropped, section_choices, settled
 from onnxprune.sensitivity import LEVELS, measure_sections, measure_sensitivity
-from onnxprune.study import Batches, Study
+from onnxprune.study import Study
 from onnxprune.study_memory import NO_MEMORY, StudyMemory
 from onnxprune.target import Target
 from onnxprune.trials import Trials

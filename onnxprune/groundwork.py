@@ -10,6 +10,7 @@ import onnx
 
 from onnxprune import fingerprints
 from onnxprune.allocation import Costs
+from onnxprune.batches import Batches
 from onnxprune.blame import blamed
 from onnxprune.calibration import CalibrationSource, split
 from onnxprune.canonical import canonicalise
@@ -29,7 +30,7 @@ from onnxprune.scope import Scope, prunable_groups
 from onnxprune.section_choice import droppable_sections
 from onnxprune.soundness import require_sound
 from onnxprune.statistics_cache import open_cache
-from onnxprune.study import Batches, Study, study
+from onnxprune.study import Study, rows_per_feature, study
 from onnxprune.study_memory import StudyMemory
 
 logger = logging.getLogger(__name__)
@@ -124,6 +125,7 @@ class Groundwork:
             "samples": fingerprints.of_samples(self.samples),
             "parts": fingerprints.of_values(used),
             "mask": options.mask,
+            "rows": rows_per_feature(options),
             "seed": options.seed,
             "batch": options.batch,
             "provider": options.provider,

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from onnxprune.arrays import Feed
+from onnxprune.batches import Batches
 from onnxprune.calibration import Calibration, Split
 from onnxprune.comparison import OutputDistance
 from onnxprune.cost import counted_macs, parameter_count
@@ -23,7 +24,6 @@ from onnxprune.options import Options
 from onnxprune.report_parts import Footprint
 from onnxprune.row_mask import RowMask
 from onnxprune.runtime import Session
-from onnxprune.study import Batches
 from onnxprune.target import Target
 from onnxprune.validation import compare
 from onnxprune.verdict import Check

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from onnxprune.arrays import IndexArray
+from onnxprune.batches import Batches
 from onnxprune.block_outputs import block_outputs
 from onnxprune.calibration import Calibration, Split
 from onnxprune.executor import Executor
@@ -21,7 +22,6 @@ from onnxprune.options import Options
 from onnxprune.plan import Plan, Weights
 from onnxprune.refinement import Refine, Refinement, require_torch
 from onnxprune.rewrite import apply
-from onnxprune.study import Batches
 from onnxprune.validation import compare
 
 logger = logging.getLogger(__name__)

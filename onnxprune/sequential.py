@@ -4,8 +4,8 @@ One-shot recovery solves every consumer on the original's activations. In the pr
 inputs are not those any more: errors of all layers before add up. Here the original network and
 pruned ones (at full size, see ``full_size``) advance side by side; at each stage its consumers are
 solved against the original's outputs, and the pruned networks go on with their new weights.
-Consumers that lose no inputs but see changed ones are solved as well. At the end the outputs are
-compared: several plans at once are trials, each of which costs what lies behind its first cut.
+Consumers that lose no inputs but see changed ones are solved as well. Several plans at once are
+trials, each of which costs what lies behind its first cut.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onnxprune.arrays import Array
-from onnxprune.comparison import OutputDistance
+from onnxprune.batches import Batches
 from onnxprune.executor import Executor
 from onnxprune.extract import known_shapes
 from onnxprune.full_size import FullSize
@@ -32,9 +32,8 @@ from onnxprune.side_by_side import Key, SideBySide
 from onnxprune.stage_rows import FIT, StageRows
 from onnxprune.stage_solutions import solve_stage
 from onnxprune.stages import Stage, downstream, stages_of
-from onnxprune.study import Batches, Study
+from onnxprune.study import Study
 from onnxprune.tensor_store import TensorStore
-from onnxprune.variant_distances import VariantDistances
 
 ROWS_PER_FEATURE = 100
 """Rows wanted for each kept feature: only half as many features or fewer are left by now."""
@@ -47,12 +46,10 @@ class Refitted:
     Attributes:
         weights: of all consumers that lose inputs or see changed ones.
         solutions: consumer -> how its parts were solved, where they were solved here.
-        distances: from the original's, of every numeric output on the samples to tune on.
     """
 
     weights: Weights
     solutions: dict[str, list[Solution]]
-    distances: list[OutputDistance]
 
 
 def solved_in_order(study: Study, alive: Array, sections: Sequence[Section] = ()) -> frozenset[str]:
@@ -83,12 +80,11 @@ def solved_in_order(study: Study, alive: Array, sections: Sequence[Section] = ()
 def refit_in_order(
     study: Study,
     priors: Sequence[Prior],
-    recovery: Recovery | None,
+    recovery: Recovery,
     fit: Batches,
-    tune: Batches,
+    tune: Batches | None,
     executor: Executor,
     *,
-    choose_on_tune: bool = True,
     widest: int | None = None,
     seed: int = 0,
     provider: Provider = "cpu",
@@ -99,11 +95,10 @@ def refit_in_order(
     Args:
         study: the network.
         priors: for every plan what its refit starts from.
-        recovery: how a consumer is solved; None to compare outputs as they are.
+        recovery: how a consumer is solved.
         fit: samples to fit on.
-        tune: samples the outputs are compared on.
+        tune: samples that the recovery chooses something on; None where it does not.
         executor: where batches run.
-        choose_on_tune: whether the recovery chooses something on the samples to tune on.
         widest: consumers that keep more features than this stay as they are; None for all.
         seed: of the drawn positions.
         provider: where the networks run.
@@ -115,38 +110,31 @@ def refit_in_order(
     full = study.full_size
     plans = [_Plan.of(study, full, prior) for prior in priors]
     changed = {name for plan in plans for name in plan.changes}
-    stages = stages_of(full.model, study.network, changed) if recovery is not None else []
+    stages = stages_of(full.model, study.network, changed)
     sites = [site for stage in stages for site in stage.sites]
     views = consumer_views(study.network, {site.name for site in sites}, study.max_features)
     shapes = known_shapes(study.canonical, {site.x for site in sites})
     mask = study.mask
     held = set() if mask is None else {mask.name}
-    compared = VariantDistances.of(full.model, next(iter(tune)), len(fit), len(plans), mask)
+    sets = (fit,) if tune is None else (fit, tune)
     store: TensorStore[Key]
     with TensorStore(max_memory) as store:
         networks = SideBySide(
             full.model,
-            [*(stage.cut for stage in stages), len(full.model.graph.node)],
-            [*(stage.wanted | held for stage in stages), set(compared.outputs) | held],
-            itertools.chain(fit, tune),
+            [stage.cut for stage in stages],
+            [stage.wanted | held for stage in stages],
+            itertools.chain(*sets),
             [plan.changes for plan in plans],
             store,
             executor,
             provider,
         )
-        sets = (fit, tune) if choose_on_tune else (fit,)
         for number, stage in enumerate(stages):
             rows = _rows(stage, shapes, views, plans, sets, seed, widest, mask)
             label = f"refitting, stage {number + 1} of {len(stages)}"
-            assert recovery is not None
-            solved = solve_stage(networks, rows, recovery, label)
-            for (variant, name), solutions in solved.items():
+            for (variant, name), solutions in solve_stage(networks, rows, recovery, label).items():
                 networks.change(variant, plans[variant].take(views[name], solutions, full))
-        networks.advance(compared.of_batch, compared.add, None, label="comparing outputs")
-    return [
-        Refitted(Weights(plan.weights), plan.solutions, compared.distances(variant))
-        for variant, plan in enumerate(plans)
-    ]
+    return [Refitted(Weights(plan.weights), plan.solutions) for plan in plans]
 
 
 @dataclass

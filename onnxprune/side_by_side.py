@@ -104,6 +104,7 @@ class SideBySide:
         initial: Total,
         *,
         label: str = "",
+        last: bool = False,
     ) -> Total:
         """Go to the next cut and look at every batch there.
 
@@ -112,6 +113,7 @@ class SideBySide:
             merge: adds a partial to the total, in the order of the batches.
             initial: the total of no batches.
             label: what the pass does, for the progress bar.
+            last: whether nothing is done behind it, so that nothing needs to wait.
 
         Raises:
             OnnxPruneError: onnxruntime cannot run the nodes up to the cut.
@@ -133,8 +135,9 @@ class SideBySide:
         def collect(total: Total, visited: tuple[int, Held, Partial]) -> Total:
             number, reached, partial = visited
             waiting = keep & self._store.keys(number)
-            new = {key: array for key, array in reached.items() if key not in waiting}
-            self._store.replace(number, keep, new)
+            if not last:
+                new = {key: array for key, array in reached.items() if key not in waiting}
+                self._store.replace(number, keep, new)
             self.node_runs += sum(len(part.segment.nodes) for part in parts)
             return merge(total, partial)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
 import onnx
 
-from onnxprune.arrays import Array, Feed, IndexArray
+from onnxprune.arrays import Array, IndexArray
+from onnxprune.batches import Batches
 from onnxprune.blas_threads import threads_for
 from onnxprune.calibration import Calibration, Split
 from onnxprune.contractions import ContractionView, contraction_views
@@ -34,7 +35,7 @@ from onnxprune.recovery import FixedRidge, LeastSquares, NoRecovery, Recovery
 from onnxprune.row_mask import RowMask
 from onnxprune.saved_moments import SavedMoments
 from onnxprune.scope import Scope
-from onnxprune.statistics import collect, sums_bytes
+from onnxprune.statistics import ROWS_PER_FEATURE, collect, sums_bytes
 from onnxprune.study_memory import NO_MEMORY, StudyMemory
 
 QUICK_RECOVERY = FixedRidge()
@@ -43,37 +44,9 @@ QUICK_RECOVERY = FixedRidge()
 FEW_ROWS = 5
 """Rows per feature below which the statistics deserve a warning."""
 
-
-@dataclass(frozen=True)
-class Batches:
-    """Some of the samples in batches, as often as they are asked for.
-
-    Samples of equal shapes are together, those of the most common shapes first.
-
-    Attributes:
-        samples: all samples.
-        indices: which of them.
-        size: samples per batch.
-    """
-
-    samples: Calibration
-    indices: IndexArray
-    size: int
-
-    def __iter__(self) -> Iterator[Feed]:
-        parts = self._parts
-        order = np.concatenate(parts) if parts else self.indices
-        return self.samples.batches(order, self.size)
-
-    def __len__(self) -> int:
-        fixed = self.samples.batch_extent
-        if fixed is not None:  # what does not fill a batch is left out
-            return sum(part.size // fixed for part in self._parts)
-        return sum(-(-part.size // self.size) for part in self._parts)
-
-    @cached_property
-    def _parts(self) -> list[IndexArray]:
-        return self.samples.by_shape(self.indices)
+ROWS_TO_TUNE = 5
+"""Rows per feature of the samples to tune on where layers are refitted in order: there, ridges are
+chosen on what the pruned network really feeds a layer, and these only measure errors."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +210,12 @@ def passes(
     return found
 
 
+def rows_per_feature(options: Options) -> tuple[int, int]:
+    """How many rows of the samples to fit on, and of those to tune on, statistics take."""
+    in_order = options.composition.sequential
+    return ROWS_PER_FEATURE, ROWS_TO_TUNE if in_order else ROWS_PER_FEATURE
+
+
 def observe(
     canonical: onnx.ModelProto,
     specs: Sequence[FeatureSpec],
@@ -247,6 +226,7 @@ def observe(
     mask: RowMask | None = None,
 ) -> tuple[dict[FeatureSpec, Gram], dict[FeatureSpec, Gram]]:
     """The Grams of these features: a pass over the samples to fit on, one over those to tune on."""
+    sets = zip((split.fit, split.tune), rows_per_feature(options), strict=True)
     fit, tune = (
         collect(
             canonical,
@@ -255,10 +235,11 @@ def observe(
             samples=indices.size,
             seed=options.seed + number,
             executor=executor,
+            rows_per_feature=rows,
             provider=options.provider,
             mask=mask,
         )
-        for number, indices in enumerate((split.fit, split.tune))
+        for number, (indices, rows) in enumerate(sets)
     )
     return fit, tune
 

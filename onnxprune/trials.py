@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.arrays import Array, Feed
+from onnxprune.batches import Batches
 from onnxprune.comparison import OutputDistance
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.executor import Executor
@@ -25,7 +26,8 @@ from onnxprune.refit import Prior, padded
 from onnxprune.runtime import Session
 from onnxprune.section_choice import prior_of
 from onnxprune.sequential import refit_in_order
-from onnxprune.study import Batches, Study
+from onnxprune.study import Study
+from onnxprune.variant_distances import variant_distances
 
 TRIAL_PASSES = 6
 """Times the calibration set all trials of a sensitivity may be refitted on, about."""
@@ -91,8 +93,8 @@ class Trials:
     ) -> None:
         self.study = study
         self._in_order = options.composition.sequential
-        self._fit = fit if self._in_order else replace(fit, indices=fit.indices[:0])
-        self._tune, self._options, self._executor = tune, options, executor
+        self._fit, self._tune = fit, tune
+        self._options, self._executor = options, executor
 
     @classmethod
     def within_budget(
@@ -135,22 +137,26 @@ class Trials:
         for start in shown(starts, label, progress=self._options.progress):
             some, recovery = plans[start : start + TRIALS_AT_ONCE], self.study.trial_recovery
             priors = [prior_of(self.study, plan, recovery) for plan in some]
-            refitted = refit_in_order(
-                self.study,
-                priors,
-                IN_ORDER if self._in_order else None,
-                self._fit,
-                self._tune,
-                self._executor,
-                choose_on_tune=False,
-                widest=WIDEST,
-                seed=self._options.seed,
-                provider=self._options.provider,
-                max_memory=self._options.frontier_memory,
-            )
+            weights = [prior.weights for prior in priors]
+            if self._in_order:
+                refitted = refit_in_order(
+                    self.study,
+                    priors,
+                    IN_ORDER,
+                    self._fit,
+                    None,
+                    self._executor,
+                    widest=WIDEST,
+                    seed=self._options.seed,
+                    provider=self._options.provider,
+                    max_memory=self._options.frontier_memory,
+                )
+                weights = [made.weights for made in refitted]
             found += [
-                Tried(made.weights, prior, _numeric(made.distances))
-                for made, prior in zip(refitted, priors, strict=True)
+                Tried(made, prior, _numeric(distances))
+                for made, prior, distances in zip(
+                    weights, priors, self._distances(weights, priors), strict=True
+                )
             ]
         return found
 
@@ -159,10 +165,27 @@ class Trials:
         full = self.study.full_size
         values = dict(full.values)
         if tried is not None:
-            widened = padded(self.study.views, tried.weights, tried.prior.alive)
-            values |= full.replaced({**widened, **tried.prior.emptied}, tried.prior.masks)
+            values |= self._changes(tried.weights, tried.prior)
         outputs = [value.name for value in full.model.graph.output]
         return self._session.run({**feed, **values}, outputs)
+
+    def _distances(
+        self, weights: Sequence[Weights], priors: Sequence[Prior]
+    ) -> list[list[OutputDistance]]:
+        """How far prunings with these weights are from the original, output by output."""
+        return variant_distances(
+            self.study.full_size.model,
+            [self._changes(*pair) for pair in zip(weights, priors, strict=True)],
+            self._tune,
+            self._executor,
+            provider=self._options.provider,
+            mask=self.study.mask,
+        )
+
+    def _changes(self, weights: Weights, prior: Prior) -> dict[str, Array]:
+        """What the initializers of the full-size network hold in a pruned one."""
+        widened = padded(self.study.views, weights, prior.alive)
+        return self.study.full_size.replaced({**widened, **prior.emptied}, prior.masks)
 
     @cached_property
     def _session(self) -> Session:

@@ -2,14 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 
-from onnxprune.arrays import Feed
+from onnxprune.arrays import Array, Feed
 from onnxprune.comparison import OutputDistance, looks_like_scores
+from onnxprune.executor import Executor
 from onnxprune.row_mask import RowMask, add_counted
-from onnxprune.side_by_side import Frontier
+from onnxprune.runtime import Provider
+from onnxprune.side_by_side import Frontier, Key, SideBySide
+from onnxprune.tensor_store import TensorStore
+
+
+def variant_distances(
+    model: onnx.ModelProto,
+    changes: Sequence[Mapping[str, Array]],
+    batches: Iterable[Feed],
+    executor: Executor,
+    *,
+    provider: Provider = "cpu",
+    mask: RowMask | None = None,
+    label: str = "comparing outputs",
+) -> list[list[OutputDistance]]:
+    """The distances of every variant, each of which runs from its first change on.
+
+    Args:
+        model: the original, sorted.
+        changes: for every variant what initializers hold instead.
+        batches: the samples; there is at least one.
+        executor: where batches run.
+        provider: where the networks run.
+        mask: says which positions of outputs count; None for all.
+        label: what is done, for progress bars.
+    """
+    compared = VariantDistances.of(model, next(iter(batches)), len(changes), mask)
+    held = set() if mask is None else {mask.name}
+    nodes, wanted = len(model.graph.node), set(compared.outputs) | held
+    store: TensorStore[Key]
+    with TensorStore() as store:
+        networks = SideBySide(model, [nodes], [wanted], batches, changes, store, executor, provider)
+        networks.advance(compared.of_batch, compared.add, None, label=label, last=True)
+    return [compared.distances(variant) for variant in range(len(changes))]
 
 
 @dataclass(frozen=True)
@@ -19,14 +54,12 @@ class VariantDistances:
     Attributes:
         outputs: names of the model's outputs that are arrays of numbers, and not constant.
         feed: one batch of samples, by which outputs are told apart.
-        first: the number of the first batch that counts.
         totals: for each variant the distances of its outputs so far.
         mask: says which positions of outputs count; None for all.
     """
 
     outputs: tuple[str, ...]
     feed: Feed
-    first: int
     totals: list[dict[str, OutputDistance]]
     mask: RowMask | None = None
 
@@ -35,7 +68,6 @@ class VariantDistances:
         cls,
         model: onnx.ModelProto,
         feed: Feed,
-        first: int,
         variants: int,
         mask: RowMask | None = None,
     ) -> VariantDistances:
@@ -49,12 +81,10 @@ class VariantDistances:
             and value.type.tensor_type.elem_type != text
             and value.name not in constants
         ]
-        return cls(tuple(outputs), feed, first, [{} for _ in range(variants)], mask)
+        return cls(tuple(outputs), feed, [{} for _ in range(variants)], mask)
 
-    def of_batch(self, batch: int, frontier: Frontier) -> list[dict[str, OutputDistance]]:
-        """The distances of one batch, if it counts."""
-        if batch < self.first:
-            return [{} for _ in self.totals]
+    def of_batch(self, _: int, frontier: Frontier) -> list[dict[str, OutputDistance]]:
+        """The distances of one batch."""
         said = None if self.mask is None else frontier.original(self.mask.name)
         found: list[dict[str, OutputDistance]] = []
         for variant in range(len(self.totals)):

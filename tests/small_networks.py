@@ -12,6 +12,7 @@ from micro_models import build
 from onnx import TensorProto, helper, numpy_helper
 from oracles import random_feed
 
+from onnxprune.batches import Batches
 from onnxprune.calibration import Calibration, Split, split
 from onnxprune.canonical import canonicalise
 from onnxprune.cost import CostModel, cost_model
@@ -27,7 +28,7 @@ from onnxprune.rewrite import digest
 from onnxprune.runtime import Session
 from onnxprune.scope import Scope
 from onnxprune.sequential import Refitted, refit_in_order
-from onnxprune.study import Batches, Study, study
+from onnxprune.study import Study, study
 from onnxprune.trials import Trials
 
 MODELS = Path(__file__).resolve().parents[1] / "models"

@@ -11,6 +11,7 @@ from micro_models import build
 from onnx import numpy_helper
 from small_networks import QUIET, convolutions, perceptron, random_samples
 
+from onnxprune.batches import Batches
 from onnxprune.canonical import canonicalise
 from onnxprune.groups import find_groups
 from onnxprune.inputs import open_samples
@@ -29,7 +30,6 @@ from onnxprune.recovery import FixedRidge
 from onnxprune.refit import refit
 from onnxprune.runtime import Session
 from onnxprune.statistics import collect
-from onnxprune.study import Batches
 
 ALL = 1000
 """Rows per feature that no sampling can cut down: every position is taken."""

@@ -17,6 +17,7 @@ from small_networks import QUIET, random_samples
 
 from onnxprune.allocation import Bound, GroupChoice
 from onnxprune.api import Pruner, apply_plan
+from onnxprune.batches import Batches
 from onnxprune.calibration import split
 from onnxprune.canonical import canonicalise
 from onnxprune.choice import Chooser, allocate
@@ -45,7 +46,7 @@ from onnxprune.section_choice import (
 )
 from onnxprune.sensitivity import measure_sections
 from onnxprune.sequential import refit_in_order, solved_in_order
-from onnxprune.study import Batches, Study, study
+from onnxprune.study import Study, study
 from onnxprune.target import Target
 from onnxprune.trials import Trials
 from onnxprune.validation import compare

@@ -34,7 +34,6 @@ from onnxprune.rewrite import apply
 from onnxprune.sequential import Refitted, refit_in_order, solved_in_order
 from onnxprune.side_by_side import Frontier, Key, SideBySide
 from onnxprune.tensor_store import TensorStore
-from onnxprune.validation import compare
 
 Array = np.ndarray
 ONE = "<pads=[1,1,1,1]>"
@@ -66,36 +65,13 @@ def same(left: Weights, right: Weights) -> bool:
 def test_nothing_cut_is_nothing_solved(tower):
     done = in_order(tower, one_shot(tower, {}))
     assert (dict(done.weights.arrays), done.solutions) == ({}, {})
-    assert [distance.relative_error for distance in done.distances] == [0.0]
 
 
-def of_plans(
-    known: Studied, plans: list[dict[str, Array]], recovery: Recovery | None
-) -> list[Refitted]:
+def of_plans(known: Studied, plans: list[dict[str, Array]], recovery: Recovery) -> list[Refitted]:
     """The refits of several plans, together."""
     priors = [one_shot(known, keeps) for keeps in plans]
     fit, tune = known.batches(known.parts.fit), known.batches(known.parts.tune)
     return refit_in_order(known.study, priors, recovery, fit, tune, QUIET)
-
-
-@pytest.mark.parametrize("in_turn", [True, False])
-def test_distances_are_those_of_the_pruned_model(tower, in_turn):
-    """Refitted, or compared as it is: on all samples to tune on, and on no others."""
-    recovery = tower.study.recovery if in_turn else None
-    (done,) = of_plans(tower, [halves(tower)], recovery)
-    pruned = apply(tower.model, tower.plan(halves(tower)), done.weights)
-    wanted = compare(tower.model, pruned, tower.batches(tower.parts.tune), QUIET)
-    for found, real in zip(done.distances, wanted, strict=True):
-        assert (found.name, found.samples) == (real.name, real.samples)
-        assert found.relative_error == pytest.approx(real.relative_error, rel=1e-4)
-    assert wanted[0].relative_error > 0.01
-
-
-def test_without_a_recovery_nothing_is_solved(tower):
-    prior = one_shot(tower, halves(tower))
-    (done,) = of_plans(tower, [halves(tower)], None)
-    assert same(done.weights, prior.weights)
-    assert done.solutions == {}
 
 
 def test_plans_together_are_what_each_is_alone(tower):
@@ -105,8 +81,8 @@ def test_plans_together_are_what_each_is_alone(tower):
     for keeps, done in zip(plans, together, strict=True):
         (alone,) = of_plans(tower, [keeps], tower.study.recovery)
         assert same(done.weights, alone.weights)
-        assert done.distances == alone.distances
-    assert len({done.distances[0].relative_error for done in together}) == 3
+    assert not together[1].solutions
+    assert not same(together[0].weights, together[2].weights)
 
 
 def test_consumers_wider_than_wanted_stay_as_they_are(tower):

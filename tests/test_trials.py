@@ -28,6 +28,7 @@ from small_networks import (
 from test_mixed_projections import HIDDEN, TWICE
 
 from onnxprune.allocation import fit_damage
+from onnxprune.batches import Batches
 from onnxprune.comparison import OutputDistance
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.options import Options
@@ -35,7 +36,6 @@ from onnxprune.plan import Weights
 from onnxprune.rewrite import apply
 from onnxprune.runtime import Session
 from onnxprune.side_by_side import SideBySide
-from onnxprune.study import Batches
 from onnxprune.trials import (
     BROKEN,
     JUDGED,
@@ -221,13 +221,13 @@ def test_trials_together_share_the_work_of_the_original(tower, monkeypatch):
             super().__init__(*settings)  # type: ignore[arg-type]
             networks.append(self)
 
-    monkeypatch.setattr("onnxprune.sequential.SideBySide", Seen)
+    monkeypatch.setattr("onnxprune.variant_distances.SideBySide", Seen)
     trials = tried_by(tower)
     plans = [half(tower, slice(place, place + 1)) for place in range(len(tower.study.groups))]
     for lot in ([{}], *([plan] for plan in plans), plans):
         trials.tried(lot)
     original, *alone, together = (network.node_runs for network in networks)
-    batches = len(tower.batches(tower.parts.fit)) + len(tower.batches())
+    batches = len(tower.batches(tower.parts.tune))
     assert original == len(tower.study.canonical.graph.node) * batches
     assert together - original == sum(runs - original for runs in alone)
     first, last = alone[0] - original, alone[-1] - original
@@ -294,7 +294,10 @@ def within_budget(known: Studied, trials: int) -> tuple[list[int], int]:
 
 @pytest.mark.parametrize("trials", [1, 20, 40, 1000])
 def test_many_trials_take_fewer_samples_each(trials):
-    known = studied(perceptron(), random_samples(perceptron(), 600))
+    """The last layer of three sees a change of the first, and so is refitted on samples."""
+    nodes = "a = Gemm (x, w1) h = Relu(a) b = Gemm (h, w2) i = Relu(b) y = Gemm (i, w3)"
+    model = perceptron(nodes=nodes, w2=(10, 9), w3=(9, 5))
+    known = studied(model, random_samples(model, 600))
     sizes = known.parts.fit.size, known.parts.tune.size
     assert MIN_TRIAL_SAMPLES < sizes[1] < MAX_TRIAL_SAMPLES < sizes[0]
     fit, judged = within_budget(known, trials)

@@ -16,11 +16,11 @@ from PIL import Image
 
 from onnxprune import Options, Pruner, Result, Target, prune
 from onnxprune.arrays import Feed
+from onnxprune.batches import Batches
 from onnxprune.calibration import Preprocessing, load_calibration, split
 from onnxprune.errors import TargetError
 from onnxprune.inputs import input_specs
 from onnxprune.runtime import Session
-from onnxprune.study import Batches
 
 QUIET = Options(latency=False, allocation="uniform")
 ROUNDING = 1e-4

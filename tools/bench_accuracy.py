@@ -25,6 +25,7 @@ from trained import NETWORKS, SHARED
 
 from onnxprune.allocation import Bound
 from onnxprune.arrays import Array
+from onnxprune.batches import Batches
 from onnxprune.bounds import bounds_of
 from onnxprune.calibration import split
 from onnxprune.canonical import canonicalise
@@ -42,7 +43,7 @@ from onnxprune.refit import refit
 from onnxprune.rewrite import apply, digest
 from onnxprune.runtime import Session
 from onnxprune.scope import Scope, prunable_groups
-from onnxprune.study import QUICK_RECOVERY, Batches, Study, rank, study
+from onnxprune.study import QUICK_RECOVERY, Study, rank, study
 from onnxprune.target import Target
 
 ROOT = Path(__file__).resolve().parents[1]

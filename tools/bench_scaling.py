@@ -19,6 +19,7 @@ import onnx
 from trained import NETWORKS, SHARED
 
 from onnxprune import sequential
+from onnxprune.batches import Batches
 from onnxprune.calibration import split
 from onnxprune.canonical import canonicalise
 from onnxprune.executor import InProcess
@@ -28,7 +29,7 @@ from onnxprune.options import Options
 from onnxprune.refit import refit
 from onnxprune.scope import Scope, prunable_groups
 from onnxprune.side_by_side import SideBySide
-from onnxprune.study import Batches, study
+from onnxprune.study import study
 
 SUBJECTS = ("resnet20_cifar10", "resnet56_cifar10")
 HEADER = "| network | samples | nodes | stages | node runs per node and sample | CPU, s |"

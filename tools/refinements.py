@@ -19,6 +19,7 @@ from trained import NETWORKS
 
 from onnxprune import Options, Pruner, sequential
 from onnxprune.arrays import Array, IndexArray
+from onnxprune.batches import Batches
 from onnxprune.bounds import bounds_of
 from onnxprune.choice import allocate
 from onnxprune.network import ChannelGroup
@@ -28,7 +29,7 @@ from onnxprune.recovery import LeastSquares, Recovery, Solution
 from onnxprune.refit import Prior, as_it_is, refit
 from onnxprune.regression import Regression
 from onnxprune.rewrite import apply, digest
-from onnxprune.study import Batches, Study
+from onnxprune.study import Study
 from onnxprune.target import Target
 
 Keeps = dict[str, IndexArray]
