@@ -130,8 +130,8 @@ def inverse_of(lower: Matrix) -> Matrix:
     inverse, info = lapack.dpotri(lower, lower=1)
     if info != 0:
         raise ValueError("the triangular factor is singular")
-    filled: Matrix = np.tril(inverse)
-    filled += np.tril(inverse, -1).T
+    filled: Matrix = inverse + inverse.T  # of either, only one triangle is not zero
+    np.fill_diagonal(filled, np.diag(inverse))
     return np.ascontiguousarray(filled)
 
 

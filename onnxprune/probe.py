@@ -17,7 +17,7 @@ written in the form of the model's opset. The model's opset and IR version stay 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,24 +57,28 @@ class Probe:
     picks: tuple[str | None, ...] = ()
 
 
-def probe(model: onnx.ModelProto, requests: Sequence[GramRequest]) -> Probe:
+def probe(
+    model: onnx.ModelProto, requests: Sequence[GramRequest], as_rows: Collection[int] = ()
+) -> Probe:
     """Returns a copy of the model that computes only what the requests need.
 
     Args:
         model: the model; it is not changed.
         requests: what to collect, at least one.
+        as_rows: places of the requests that get rows rather than Grams.
     """
     writer = _Writer(model)
     uniforms = writer.name("uniforms")
     alike: dict[tuple[RowLayout, int], str] = {}
     picks: list[str | None] = []
     outputs, types = [], []
-    for request in requests:
+    for place, request in enumerate(requests):
         picks.append(_picks(writer, request, alike))
-        rows = _rows(writer, request, uniforms, picks[-1])
-        output = _gram(writer, request, rows)
+        output = _rows(writer, request, uniforms, picks[-1])
         side = request.features + 1
-        shape = [request.spec.parts, side, side]
+        shape = [request.spec.parts, None, side]
+        if place not in as_rows:
+            output, shape[1] = _gram(writer, output), side
         outputs.append(output)
         types.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, shape))
     probed = extract(model, types, writer.nodes, writer.initializers)
@@ -162,7 +166,7 @@ def _rows(writer: _Writer, request: GramRequest, uniforms: str, picks: str | Non
     return writer.pad(rows, [0, 0, 0], [0, 0, 1], 1.0)
 
 
-def _gram(writer: _Writer, request: GramRequest, rows: str) -> str:
+def _gram(writer: _Writer, rows: str) -> str:
     """F^T F of the rows; onnxruntime fuses the transposition into the product."""
     transposed = writer.add("Transpose", rows, perm=[0, 2, 1])
     return writer.add("MatMul", transposed, rows)

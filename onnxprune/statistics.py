@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Sequence, Sized
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ from onnxprune.host_gram import host_gram
 from onnxprune.linear_map import FeatureSpec
 from onnxprune.probe import probe
 from onnxprune.row_mask import RowMask
+from onnxprune.row_sum import RowSum
 from onnxprune.runtime import Provider, Session
 from onnxprune.sampling import GramRequest, draw_uniforms, request_for
 
@@ -87,16 +88,18 @@ def collect(
     distinct = list(dict.fromkeys(specs))
     requests = _requests(model, distinct, samples, _batch_size(first), rows_per_feature, mask)
     masked = None if mask is None else mask.name
-    task, tap_major = _task(back_end, model, requests, seed, provider, threads, masked)
-    grams = (executor or InProcess()).map_reduce(
+    few = _few_rows(requests, _batch_size(first)) if provider == "cpu" else set()
+    task, from_graph = _task(back_end, model, requests, few, seed, provider, threads, masked)
+    sums = (executor or InProcess()).map_reduce(
         task,
         itertools.chain([first], iterator),
         _merge,
-        [Gram(r.spec.parts, r.features) for r in requests],
+        [_empty_sum(r, few=from_graph and place in few) for place, r in enumerate(requests)],
         label="statistics",
         count=len(batches) if isinstance(batches, Sized) else None,
     )
-    if tap_major:
+    grams = [found.gram() if isinstance(found, RowSum) else found for found in sums]
+    if from_graph:
         for place, request in enumerate(requests):  # one by one: a copy of all would be large
             grams[place] = grams[place].reordered(request.from_tap_major)
     return {r.spec: gram for r, gram in zip(requests, grams, strict=True)}
@@ -144,6 +147,15 @@ def _requests(
     return requests
 
 
+def _few_rows(requests: Sequence[GramRequest], batch: int) -> set[int]:
+    """Places of the requests whose rows of a batch are fewer than their features.
+
+    Rows then are smaller than Grams, and are multiplied once there are more (see ``RowSum``). A
+    GPU is left to multiply on its own.
+    """
+    return {place for place, r in enumerate(requests) if r.points * batch <= r.features}
+
+
 def _batch_size(feed: Feed) -> int:
     """Samples in a feed: the longest first axis, since an input may be shared by the batch."""
     return max([1, *(len(array) for array in feed.values() if array.ndim)])
@@ -153,15 +165,19 @@ def _task(
     back_end: BackEnd,
     model: onnx.ModelProto,
     requests: Sequence[GramRequest],
+    few: Collection[int],
     seed: int,
     provider: Provider,
     threads: int | None,
     mask: str | None,
 ) -> tuple[_Task, bool]:
-    """The task of a shard, and whether its features are ordered (tap, channel)."""
+    """The task of a shard, and whether the graph carries it out.
+
+    The graph's features are ordered (tap, channel), and of few rows it makes no Grams.
+    """
     if back_end == "graph":
         try:
-            return _graph_task(model, requests, seed, provider, threads, mask), True
+            return _graph_task(model, requests, few, seed, provider, threads, mask), True
         except UnsupportedModelError as error:
             logger.warning("statistics are reduced in NumPy, which is slower: %s", error)
     return _host_task(model, requests, seed, provider, threads, mask), False
@@ -170,12 +186,13 @@ def _task(
 def _graph_task(
     model: onnx.ModelProto,
     requests: Sequence[GramRequest],
+    few: Collection[int],
     seed: int,
     provider: Provider,
     threads: int | None,
     mask: str | None,
 ) -> _Task:
-    probed = probe(model, requests)
+    probed = probe(model, requests, few)
     session = Session(probed.model, provider=provider, threads=threads, arena=False)
 
     def task(shard: int, feed: Feed) -> _BatchGrams:
@@ -186,9 +203,9 @@ def _graph_task(
                 picked = request.of_batch(feed[mask], uniforms).picked
                 assert picked is not None
                 given[name] = picked
-        grams: _BatchGrams = session.run(given, probed.outputs)
-        _check_finite(requests, grams, shard)
-        return grams
+        found: _BatchGrams = session.run(given, probed.outputs)
+        _check_finite(requests, found, shard, few)
+        return found
 
     return task
 
@@ -224,17 +241,30 @@ def _host_task(
     return task
 
 
-def _check_finite(requests: Sequence[GramRequest], grams: _BatchGrams, shard: int) -> None:
-    """Refuses infinities and NaN: in any feature they show in its square, on the diagonal."""
-    for request, gram in zip(requests, grams, strict=True):
-        if not np.isfinite(np.diagonal(gram, axis1=1, axis2=2)).all():
+def _check_finite(
+    requests: Sequence[GramRequest],
+    found: _BatchGrams,
+    shard: int,
+    few: Collection[int] = (),
+) -> None:
+    """Refuses infinities and NaN: in any feature they show in the sum of its squares."""
+    for place, (request, array) in enumerate(zip(requests, found, strict=True)):
+        squares = np.diagonal(array, axis1=1, axis2=2)
+        if place in few:
+            with np.errstate(over="ignore", invalid="ignore"):
+                squares = np.einsum("prf,prf->pf", array, array)
+        if not np.isfinite(squares).all():
             raise CalibrationError(
                 f"activation {request.spec.tensor} is infinite or not a number in batch {shard} "
                 "of the calibration samples; check how the samples are scaled"
             )
 
 
-def _merge(total: list[Gram], partial: _BatchGrams) -> list[Gram]:
-    for gram, batch in zip(total, partial, strict=True):
-        gram.add(batch)
+def _empty_sum(request: GramRequest, *, few: bool) -> Gram | RowSum:
+    return (RowSum if few else Gram)(request.spec.parts, request.features)
+
+
+def _merge(total: list[Gram | RowSum], partial: _BatchGrams) -> list[Gram | RowSum]:
+    for added, batch in zip(total, partial, strict=True):
+        added.add(batch)
     return total

@@ -16,7 +16,7 @@ from onnxprune.errors import CalibrationError, UnsupportedModelError
 from onnxprune.gram import Gram
 from onnxprune.linear_map import FeatureSpec, Window
 from onnxprune.sampling import request_for
-from onnxprune.statistics import collect
+from onnxprune.statistics import _check_finite, _few_rows, collect
 
 RESNET20 = Path(__file__).parents[2] / "shared" / "models" / "resnet20_cifar10.onnx"
 
@@ -66,6 +66,19 @@ def test_back_ends_agree(model: onnx.ModelProto, batches: list[Feed]) -> None:
     assert list(graph) == list(host) == SPECS
     assert all(close(graph[spec], host[spec]) for spec in SPECS)
     assert model.SerializeToString() == before
+
+
+def test_rows_that_are_few_give_the_same(
+    model: onnx.ModelProto, batches: list[Feed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a graph makes rows or Grams of them, and whatever waits for others."""
+    settings: dict[str, Any] = {"samples": 10, "rows_per_feature": 1}
+    some = [{name: array[:1] for name, array in feed.items()} for feed in batches]
+    waited = collect(model, SPECS, some, **settings)
+    assert _few_rows([request_for(PATCH, (None, 3, 8, 8), batch=1, **settings)], 1)
+    monkeypatch.setattr("onnxprune.statistics._few_rows", lambda *_: set())
+    at_once = collect(model, SPECS, some, **settings)
+    assert all(close(waited[spec], at_once[spec]) for spec in SPECS)
 
 
 def test_numpy_takes_over_where_onnxruntime_refuses_the_graph(
@@ -153,13 +166,25 @@ def test_no_specs_and_no_samples(model: onnx.ModelProto) -> None:
         collect(model, [MIX], [], samples=1)
 
 
+@pytest.mark.parametrize("size", [1, 4])
 @pytest.mark.parametrize("back_end", ["graph", "host"])
 def test_infinite_activations_name_the_batch(
-    model: onnx.ModelProto, batches: list[Feed], back_end: Any
+    model: onnx.ModelProto, batches: list[Feed], back_end: Any, size: int
 ) -> None:
-    batches[1]["x"][2] = np.inf
+    batches = [{name: array[:size] for name, array in feed.items()} for feed in batches]
+    batches[1]["x"][size // 2] = np.inf
     with pytest.raises(CalibrationError, match=r"activation a is infinite .* in batch 1 "):
         collect(model, [PATCH], batches, samples=11, back_end=back_end)
+
+
+def test_one_infinite_value_of_a_row_is_seen() -> None:
+    request = request_for(PATCH, (None, 3, 8, 8), samples=1, batch=1, rows_per_feature=1)
+    rows = np.zeros((1, 4, 28), np.float32)
+    _check_finite([request], [rows], 0, {0})
+    for value in (np.inf, np.nan, 1e20):  # the square of the last is infinite
+        rows[0, 1, 20] = value
+        with pytest.raises(CalibrationError, match="activation a is infinite"):
+            _check_finite([request], [rows], 0, {0})
 
 
 def test_unknown_activation(model: onnx.ModelProto, batches: list[Feed]) -> None:

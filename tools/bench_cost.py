@@ -1,12 +1,13 @@
-"""What pruning costs in passes of the original, and in linear algebra beside them.
+"""What pruning costs in passes of the original, by stage, and in linear algebra beside them.
 
     python tools/bench_cost.py [--network NAME ...] [--samples N ...] [--json FILE] [--table]
 
-Half of the MACs, on one thread, without timing the result. A *pass* is the CPU time of the original
-on all samples. *Statistics and refit* is what onnxruntime takes with ``--allocation uniform``, in
-passes; *trials* is what it takes beside that with the default, which tries prunings on some of the
-samples. *Numerics* is the CPU time of everything else in the process, in passes too. Rows are
-appended as they come and never measured again.
+Half of the MACs, on one thread, without timing the result. A *pass* is the processor time of the
+original on all samples; everything is in passes. In onnxruntime: the *statistics*, with the Gram
+matrices that are computed in the graph; the *trials* of the default allocation, by part of the
+samples; the *refit* in order; *checks* of the result. Outside of it: *products* of activations, as
+Gram matrices and targets, and *solves*, which is everything else. Rows are appended as they come
+and never measured again.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -25,9 +29,12 @@ from bench_latency import resnet50
 from measurements import Measurement, record, recorded
 from trained import NETWORKS, SHARED
 
-from onnxprune import Options, Target, prune
-from onnxprune.arrays import Array, Feed
+from onnxprune import Options, Target, finishing, prune, study
+from onnxprune.arrays import Array
+from onnxprune.gram import Gram
+from onnxprune.regression import Moments, Regression
 from onnxprune.runtime import Session
+from onnxprune.trials import Trials
 
 FILE = RESULTS / "cost.jsonl"
 RANDOM = "resnet50"
@@ -35,36 +42,69 @@ RANDOM = "resnet50"
 SUBJECTS = {
     "resnet20_cifar10": (500, 1000, 2000),
     "vgg16_cifar10": (1000, 2000),
-    RANDOM: (100,),
+    RANDOM: (100, 500),
 }
+STAGES = {
+    "statistics": (study, "observe"),
+    "trials": (Trials, "tried"),
+    "refit": (finishing, "refit_in_order"),
+}
+"""Stage -> where its function is."""
+PRODUCTS = (
+    (Regression, "moments"),
+    (Regression, "target_rows"),
+    (Regression, "misses"),
+    (Moments, "add"),
+    (Gram, "add"),
+)
+"""What multiplies activations, or adds such products up."""
+COLUMNS = (*STAGES, "checks", "products", "solves")
 HEADER = (
-    "| network | samples | allocation | a pass, s | in onnxruntime, passes | numerics, passes "
-    "| all, s |"
+    "| network | samples | allocation | a pass, s | statistics | trials | refit | checks "
+    "| products | solves | all, s |"
 )
 
 
 class Clock:
-    """The CPU time that sessions take."""
+    """The processor time of sessions, by stage, and of products."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
-        self._plain = Session.run
+        self.seconds = dict.fromkeys(COLUMNS, 0.0)
+        self._stage = "checks"
+        self._patches = ExitStack()
 
     def __enter__(self) -> Clock:
-        clock, plain = self, self._plain
-
-        def run(session: Session, feed: Feed, outputs: Sequence[str] | None = None) -> list[Array]:
-            start = time.process_time()
-            try:
-                return plain(session, feed, outputs)
-            finally:
-                clock.seconds += time.process_time() - start
-
-        Session.run = run  # type: ignore[method-assign]
+        for stage, (place, name) in STAGES.items():
+            self._replace(place, name, partial(self._within, stage))
+        self._replace(Session, "run", partial(self._timed, None))
+        for place, name in PRODUCTS:
+            self._replace(place, name, partial(self._timed, "products"))
         return self
 
     def __exit__(self, *failure: object) -> None:
-        Session.run = self._plain  # type: ignore[method-assign]
+        self._patches.close()
+
+    def _replace(self, place: Any, name: str, around: Callable[..., Any]) -> None:
+        plain = getattr(place, name)
+
+        def replaced(*words: Any, **named: Any) -> Any:
+            return around(plain, *words, **named)
+
+        self._patches.enter_context(mock.patch.object(place, name, replaced))
+
+    def _within(self, stage: str, plain: Callable[..., Any], *words: Any, **named: Any) -> Any:
+        before, self._stage = self._stage, stage
+        try:
+            return plain(*words, **named)
+        finally:
+            self._stage = before
+
+    def _timed(self, what: str | None, plain: Callable[..., Any], *words: Any, **named: Any) -> Any:
+        start = time.process_time()
+        try:
+            return plain(*words, **named)
+        finally:
+            self.seconds[what or self._stage] += time.process_time() - start
 
 
 def subject(network: str, count: int) -> tuple[onnx.ModelProto, Array]:
@@ -91,25 +131,21 @@ def measured(network: str, count: int, allocation: str) -> Measurement:
     with Clock() as clock:
         prune(model, images, Target("macs", 0.5), options=options)
     whole = time.process_time() - start
-    return {
-        "network": network,
-        "samples": count,
-        "allocation": allocation,
-        "pass": round(single, 3),
-        "sessions": round(clock.seconds / single, 2),
-        "numerics": round((whole - clock.seconds) / single, 2),
-        "seconds": round(whole, 1),
-    }
+    clock.seconds["solves"] = whole - sum(clock.seconds.values())
+    key = {"network": network, "samples": count, "allocation": allocation}
+    spent = {column: round(seconds / single, 2) for column, seconds in clock.seconds.items()}
+    return {**key, "pass": round(single, 3), **spent, "seconds": round(whole, 1)}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown."""
-    lines = [HEADER, "|---|---:|---|---:|---:|---:|---:|"]
-    lines += [
-        f"| {r['network']} | {r['samples']} | {r['allocation']} | {r['pass']:.1f} "
-        f"| {r['sessions']:.1f} | {r['numerics']:.1f} | {r['seconds']:.0f} |"
-        for r in rows
-    ]
+    lines = [HEADER, "|---|---:|---|" + "---:|" * (len(COLUMNS) + 2)]
+    for row in rows:
+        cells = " | ".join(f"{row[column]:.1f}" for column in COLUMNS)
+        lines.append(
+            f"| {row['network']} | {row['samples']} | {row['allocation']} | {row['pass']:.1f} "
+            f"| {cells} | {row['seconds']:.0f} |"
+        )
     return "\n".join(lines)
 
 
