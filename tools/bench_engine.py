@@ -2,6 +2,7 @@
 
     python tools/bench_engine.py targets   # docs/decisions/0017: steps to rectified targets
     python tools/bench_engine.py judges    # docs/decisions/0018: what trials are judged by
+    python tools/bench_engine.py budgets   # docs/decisions/0022: what all trials may cost
 
 The first 1 000 images of the train split calibrate, the next 2 000 measure. Results are appended
 to a file; a second run goes on where the first one stopped, and ``--table`` prints what is there.
@@ -10,6 +11,7 @@ to a file; a second run goes on where the first one stopped, and ``--table`` pri
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +45,14 @@ JUDGES = {
 }
 """Images to judge by for each one to refit on, and the temperature."""
 
+BUDGETS = {
+    "6 passes, judged by 3 times as many": (6, 3),
+    "3 passes, judged by 4 times as many": (3, 4),
+    "2 passes, judged by 4 times as many": (2, 4),
+    "1 pass, judged by 4 times as many": (1, 4),
+}
+"""Times all trials together may be refitted on the calibration set, and images to judge by."""
+
 SEEDS = (0, 1)
 
 
@@ -69,26 +79,45 @@ def targets(network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement
 
 def judges(network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement]:
     """Allocations by trials that are judged in different ways."""
+    for variant, (judged, temperature) in JUDGES.items():
+        with (
+            mock.patch.object(trials, "JUDGED", judged),
+            mock.patch.object(comparison, "TEMPERATURE", temperature),
+        ):
+            yield from allocated("judges", network, variant, done)
+
+
+def budgets(network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement]:
+    """Allocations by trials that cost more or less."""
+    for variant, (passes, judged) in BUDGETS.items():
+        with (
+            mock.patch.object(trials, "TRIAL_PASSES", passes),
+            mock.patch.object(trials, "JUDGED", judged),
+        ):
+            yield from allocated("budgets", network, variant, done)
+
+
+def allocated(
+    part: str, network: str, variant: str, done: set[tuple[object, ...]]
+) -> Iterator[Measurement]:
+    """What the allocations of all seeds come to."""
     judge = Judge.of(network)
     for seed in SEEDS:
-        for variant, (judged, temperature) in JUDGES.items():
-            missing = [f for f in FRACTIONS if ("judges", network, variant, f, seed) not in done]
-            if not missing:
-                continue
-            made = pruner(network, seed)
-            with (
-                mock.patch.object(trials, "JUDGED", judged),
-                mock.patch.object(comparison, "TEMPERATURE", temperature),
-            ):
-                _ = made._ground.chooser.laws
-            for fraction in missing:
-                model = made.prune([Target("macs", fraction)]).model
-                yield {"variant": variant, "macs": fraction, "seed": seed} | judge.row(
-                    judge.scores(model)
-                )
+        missing = [f for f in FRACTIONS if (part, network, variant, f, seed) not in done]
+        if not missing:
+            continue
+        made = pruner(network, seed)
+        _ = made._ground.study
+        start = time.process_time()
+        _ = made._ground.chooser.laws
+        seconds = round(time.process_time() - start, 1)
+        for fraction in missing:
+            scores = judge.scores(made.prune([Target("macs", fraction)]).model)
+            row = {"variant": variant, "macs": fraction, "seed": seed, "trials_s": seconds}
+            yield row | judge.row(scores)
 
 
-PARTS = {"targets": targets, "judges": judges}
+PARTS = {"targets": targets, "judges": judges, "budgets": budgets}
 
 
 def key(row: Measurement) -> tuple[object, ...]:
@@ -103,14 +132,19 @@ def table(rows: list[Measurement], part: str) -> str:
         own = [row for row in rows if (row["part"], row["network"]) == (part, network)]
         if not own:
             continue
-        shares = " | ".join(f"{fraction:.0%}" for fraction in FRACTIONS)
-        lines = [f"| {network}: KL, accuracy % | {shares} |", f"|---|{'---|' * len(FRACTIONS)}"]
+        timed = part == "budgets"
+        shares = " | ".join(f"{fraction:.0%}" for fraction in FRACTIONS) + " | s" * timed
+        lines = [f"| {network}: KL, accuracy % | {shares} |", "|---|" + "---|" * len(FRACTIONS)]
+        lines[1] += "---:|" * timed
         for variant in dict.fromkeys(row["variant"] for row in own):
             cells = []
             for fraction in FRACTIONS:
                 same = [r for r in own if (r["variant"], r["macs"]) == (variant, fraction)]
                 means = [np.mean([r[name] for r in same]) for name in ("kl", "accuracy")]
                 cells.append(f"{means[0]:.4f}, {means[1]:.1f}" if same else "")
+            if timed:
+                times = [r["trials_s"] for r in own if r["variant"] == variant]
+                cells.append(f"{np.mean(times):.0f}")
             lines.append(f"| {variant} | {' | '.join(cells)} |")
         found.append("\n".join(lines))
     return "\n\n".join(found)
