@@ -38,12 +38,12 @@ _OPSET_WITH_PADS_AS_INPUT = 11
 class Probe:
     """A model that outputs Grams, or the rows they are made of, and nothing else.
 
-    Features are ordered (tap, channel), the constant last.
+    Features are ordered (tap, channel); Grams have the constant last, rows have none.
 
     Attributes:
         model: takes the original's inputs and ``uniforms``.
         outputs: for each request the name of its Gram, shape (parts, features + 1, features + 1),
-            or of its rows, shape (parts, rows, features + 1).
+            or of its rows, shape (parts, rows, features).
         uniforms: name of the input that takes the shard's numbers (``sampling.draw_uniforms``).
         uniform_count: how many numbers it takes.
         picks: for each request that takes the rows that a mask counts, the name of the input for
@@ -75,10 +75,10 @@ def probe(
     for place, request in enumerate(requests):
         picks.append(_picks(writer, request, alike))
         output = _rows(writer, request, uniforms, picks[-1])
-        side = request.features + 1
-        shape = [request.spec.parts, None, side]
+        shape = [request.spec.parts, None, request.features]
         if place not in as_rows:
-            output, shape[1] = _gram(writer, output), side
+            output = _gram(writer, output)
+            shape[1:] = [request.features + 1] * 2
         outputs.append(output)
         types.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, shape))
     probed = extract(model, types, writer.nodes, writer.initializers)
@@ -151,7 +151,7 @@ class _Writer:
 
 
 def _rows(writer: _Writer, request: GramRequest, uniforms: str, picks: str | None) -> str:
-    """The rows of one request with the constant 1 last, shape (parts, rows, features + 1)."""
+    """The rows of one request, shape (parts, rows, features)."""
     spec = request.spec
     activation = writer.add("Cast", spec.tensor, to=TensorProto.FLOAT)
     if spec.window is None:
@@ -162,12 +162,12 @@ def _rows(writer: _Writer, request: GramRequest, uniforms: str, picks: str | Non
         within = request.channels // spec.parts
         values = writer.reshape(values, -1, request.taps, spec.parts, within)
         values = writer.add("Transpose", values, perm=[2, 0, 1, 3])
-    rows = writer.reshape(values, spec.parts, -1, request.features)
-    return writer.pad(rows, [0, 0, 0], [0, 0, 1], 1.0)
+    return writer.reshape(values, spec.parts, -1, request.features)
 
 
 def _gram(writer: _Writer, rows: str) -> str:
-    """F^T F of the rows; onnxruntime fuses the transposition into the product."""
+    """F^T F of the rows and a constant 1; onnxruntime fuses the transposition into the product."""
+    rows = writer.pad(rows, [0, 0, 0], [0, 0, 1], 1.0)
     transposed = writer.add("Transpose", rows, perm=[0, 2, 1])
     return writer.add("MatMul", transposed, rows)
 

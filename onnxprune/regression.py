@@ -17,67 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.arrays import Array, IndexArray, Matrix
-from onnxprune.blas_threads import threads_for
 from onnxprune.host_gram import feature_rows
 from onnxprune.linear_map import FeatureSpec
 from onnxprune.normal_equations import features_of
 from onnxprune.plan import LayerProblem, Targets
 from onnxprune.problems import ConsumerView
 from onnxprune.rectified import Misses, missed
+from onnxprune.row_sum import Moments
 from onnxprune.sampling import GramRequest, window_extents
 from onnxprune.scores import about_zero
 from onnxprune.stages import Interval
-
-
-@dataclass
-class Moments:
-    """Accumulator: sums over rows, the constant 1 last in x'.
-
-    Attributes:
-        gram: of x' x'^T, shape (parts, kept features + 1, kept features + 1).
-        cross: of y x'^T, shape (parts, outputs, kept features + 1).
-        second: of |y|^2, shape (parts,).
-    """
-
-    gram: NDArray[np.float64]
-    cross: NDArray[np.float64]
-    second: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, x: Array, y: Array) -> Moments:
-        """The moments of rows of shapes (parts, rows, features) and (parts, rows, outputs)."""
-        ones = np.ones((*x.shape[:2], 1), x.dtype)
-        x = np.concatenate([x, ones], axis=2)
-        second = np.einsum("prn,prn->p", y, y, dtype=np.float64)
-        # what is not finite shows in the result
-        with threads_for(x.shape[2]), np.errstate(invalid="ignore", over="ignore"):
-            # one by one: BLAS does half the work where it sees that F^T F is symmetric
-            gram = np.stack([part.T @ part for part in x])
-            cross = y.transpose(0, 2, 1) @ x
-        return cls(gram.astype(np.float64), cross.astype(np.float64), second)
-
-    def add(self, other: Moments) -> Moments:
-        """Adds what other rows have summed to."""
-        self.gram += other.gram
-        self.cross += other.cross
-        self.second += other.second
-        return self
-
-    @property
-    def rows(self) -> int:
-        """How many rows there were."""
-        return round(float(self.gram[0, -1, -1]))
-
-    @property
-    def finite(self) -> bool:
-        """Whether no feature and no target was infinite or not a number."""
-        gram = np.diagonal(self.gram, axis1=1, axis2=2)
-        return bool(np.isfinite(gram).all() and np.isfinite(self.second).all())
-
-    def mean(self) -> Moments:
-        """The moments of one row; Grams exactly symmetric."""
-        gram = (self.gram + self.gram.transpose(0, 2, 1)) / (2 * self.rows)
-        return Moments(gram, self.cross / self.rows, self.second / self.rows)
 
 
 @dataclass(frozen=True)
@@ -156,18 +105,20 @@ class Regression:
             y: Array = original @ self.target[:, :, :-1].transpose(0, 2, 1)
         return y if self._about_zero else y + self.target[:, None, :, -1]
 
-    def moments(
-        self, request: GramRequest, pruned_x: Array, y: Array, uniforms: NDArray[np.float32]
-    ) -> Moments:
-        """The moments of one batch.
+    def kept_rows(
+        self, request: GramRequest, pruned_x: Array, uniforms: NDArray[np.float32]
+    ) -> Array:
+        """The kept features of one batch, shape (parts, rows, kept features).
 
         Args:
             request: which rows of x.
             pruned_x: what the consumer reads in the pruned network, at full size.
-            y: the targets, shape (parts, rows, outputs).
             uniforms: the shard's numbers.
         """
-        return Moments.of(self._kept_rows(request, pruned_x, uniforms), y)
+        axis = request.spec.axis
+        kept_x = np.take(pruned_x, self.entries, axis=axis)
+        narrow = replace(request, extent=kept_x.shape[axis])
+        return feature_rows(narrow, kept_x, uniforms).astype(np.float32)
 
     def misses(
         self,
@@ -190,7 +141,7 @@ class Regression:
             active: where the activation of the sum is not constant.
             uniforms: the shard's numbers.
         """
-        x = self._kept_rows(request, pruned_x, uniforms)
+        x = self.kept_rows(request, pruned_x, uniforms)
         weight, bias = solved
         made = x @ weight.transpose(0, 2, 1) + bias[:, None] + added
         return Misses.of(x, missed(y + added, made, active))
@@ -235,15 +186,6 @@ class Regression:
             )
             for part, keep in enumerate(self.keep)
         ]
-
-    def _kept_rows(
-        self, request: GramRequest, pruned_x: Array, uniforms: NDArray[np.float32]
-    ) -> Array:
-        """The kept features of one batch, shape (parts, rows, kept features)."""
-        axis = request.spec.axis
-        kept_x = np.take(pruned_x, self.entries, axis=axis)
-        narrow = replace(request, extent=kept_x.shape[axis])
-        return feature_rows(narrow, kept_x, uniforms).astype(np.float32)
 
     @property
     def _about_zero(self) -> bool:

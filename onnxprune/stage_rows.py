@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from onnxprune.arrays import Array
 from onnxprune.rectified import Misses
-from onnxprune.regression import Moments, Regression
+from onnxprune.regression import Regression
+from onnxprune.row_sum import RowSum
 from onnxprune.sampling import GramRequest, draw_uniforms
 from onnxprune.side_by_side import Frontier
 from onnxprune.stages import Site
@@ -18,8 +19,8 @@ from onnxprune.stages import Site
 FIT, TUNE = 0, 1
 Reader = tuple[int, str]
 """The number of a variant, and the name of a consumer in it."""
-Sums = dict[Reader, list[Moments]]
-"""Moments on the samples to fit on and, where they are wanted, on those to tune on."""
+Sums = dict[Reader, list[RowSum]]
+"""Sums over the samples to fit on and, where they are wanted, over those to tune on."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,13 @@ class Seen:
     Attributes:
         batch: its number.
         which: the samples it belongs to, FIT or TUNE.
-        moments: of all that is solved.
-        targets: of what is looked at again, shape (parts, rows, outputs).
+        rows: what all that is solved keeps, shape (parts, rows, kept features), and its targets,
+            shape (parts, rows, outputs).
     """
 
     batch: int
     which: int
-    moments: Mapping[Reader, Moments]
-    targets: Mapping[Reader, Array]
+    rows: Mapping[Reader, tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,6 @@ class StageRows:
         fit_batches: how many batches there are to fit on; those to tune on follow.
         seed: of the drawn positions.
         mask: the input that says which positions count; None for all.
-        again: whether the batches are looked at again (``misses_of_batch``).
     """
 
     sites: Sequence[Site]
@@ -74,21 +73,18 @@ class StageRows:
     fit_batches: int
     seed: int = 0
     mask: str | None = None
-    again: bool = False
 
     def of_batch(self, batch: int, frontier: Frontier) -> Seen:
         """What is seen of a batch."""
         which, looks = self._looks(batch, frontier)
-        found, targets = {}, {}
+        found = {}
         for look in looks:
             for variant, y in self._targets(look, frontier):
                 pruned = frontier.of(variant, look.site.x)
                 reader = variant, look.site.name
-                regression = self.regressions[reader]
-                found[reader] = regression.moments(look.request, pruned, y, look.uniforms)
-                if self.again and self.rectifiable(reader):
-                    targets[reader] = y
-        return Seen(batch, which, found, targets)
+                rows = self.regressions[reader].kept_rows(look.request, pruned, look.uniforms)
+                found[reader] = rows, y
+        return Seen(batch, which, found)
 
     def misses_of_batch(
         self, batch: int, frontier: Frontier, solved: Mapping[Reader, tuple[Array, Array]]
@@ -184,14 +180,13 @@ class StageRows:
         return total
 
 
-def add_moments(total: Sums, seen: Seen) -> Sums:
-    """Adds the moments of a batch."""
-    for reader, moments in seen.moments.items():
+def add_rows(total: Sums, seen: Seen) -> Sums:
+    """Adds the rows of a batch."""
+    for reader, (x, y) in seen.rows.items():
         sums = total.setdefault(reader, [])
-        if seen.which < len(sums):
-            sums[seen.which].add(moments)
-        else:
-            sums.append(moments)
+        if seen.which == len(sums):
+            sums.append(RowSum(len(x), x.shape[2], y.shape[2]))
+        sums[seen.which].add(x, y)
     return total
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeGuard
 
@@ -16,7 +16,7 @@ from onnxprune.recovery import LeastSquares, Recovery, Solution
 from onnxprune.rectified import Misses
 from onnxprune.regression import Regression
 from onnxprune.side_by_side import Frontier, SideBySide
-from onnxprune.stage_rows import FIT, Reader, Seen, StageRows, Sums, add_misses, add_moments
+from onnxprune.stage_rows import FIT, Reader, Seen, StageRows, Sums, add_misses, add_rows
 from onnxprune.yardstick import sliced_error
 
 Solved = tuple[list[LayerProblem], list[Solution]]
@@ -41,9 +41,10 @@ def solve_stage(
         recovery: how they are solved.
         label: what is done, for progress bars.
     """
-    rows = replace(rows, again=rectifies(recovery))
     solved: dict[Reader, Solved] = {}
-    for (variant, name), moments in _moments(networks, rows, label).items():
+    again = {r for r in rows.regressions if rectifies(recovery) and rows.rectifiable(r)}
+    for (variant, name), sums in _sums(networks, rows, again, label).items():
+        moments = [found.moments() for found in sums]
         if not all(part.finite for part in moments):
             logger.warning("%s is not refitted: its input is infinite or no number", name)
             continue
@@ -56,12 +57,13 @@ def solve_stage(
     return {reader: solutions for reader, (_, solutions) in solved.items()}
 
 
-def _moments(networks: SideBySide, rows: StageRows, label: str) -> Sums:
-    """The moments of a stage; targets that are needed again wait with the tensors at the cut."""
+def _sums(networks: SideBySide, rows: StageRows, again: Collection[Reader], label: str) -> Sums:
+    """The sums of a stage; targets that are needed again wait with the tensors at the cut."""
 
     def collect(total: Sums, seen: Seen) -> Sums:
-        networks.leave(seen.batch, {(name, v): y for (v, name), y in seen.targets.items()})
-        return add_moments(total, seen)
+        targets = {(name, v): y for (v, name), (_, y) in seen.rows.items() if (v, name) in again}
+        networks.leave(seen.batch, targets)
+        return add_rows(total, seen)
 
     none: Sums = {}
     return networks.advance(rows.of_batch, collect, none, label=label)
