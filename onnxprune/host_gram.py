@@ -6,12 +6,14 @@ but the choice of positions, sums in float64, and so serves as its oracle.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.arrays import Array
+from onnxprune.arrays import Array, IndexArray
 from onnxprune.linear_map import Window
-from onnxprune.sampling import GramRequest, positions
+from onnxprune.sampling import GramRequest, positions, window_extents
 
 
 def host_gram(
@@ -49,28 +51,47 @@ def _patch_rows(
     window: Window, request: GramRequest, activation: Array, uniforms: NDArray[np.float32]
 ) -> Array:
     """Patches, shape (parts, rows, features), features ordered (channel, tap)."""
-    spatial = tuple(range(2, activation.ndim))
-    pads = zip(window.pads_begin, window.pads_end, strict=True)
-    padded = np.pad(activation, [(0, 0), (0, 0), *pads])
-    reach = tuple(d * (k - 1) + 1 for k, d in zip(window.kernel, window.dilations, strict=True))
-    patches = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=spatial)
-    # the view's axes: samples, channels, one start per spatial axis, one tap per spatial axis
-    steps = (1, 1, *window.strides, *window.dilations)
-    patches = patches[tuple(slice(None, None, step) for step in steps)]
-    extents = patches.shape[2 : activation.ndim]
-    total = int(np.prod(extents))
+    sizes = activation.shape[2:]
+    pads = zip(sizes, window.pads_begin, window.pads_end, strict=True)
+    extents = window_extents(window, tuple(map(sum, pads)))
+    total = math.prod(extents)
+    values = activation.reshape(*activation.shape[:2], -1)
     if request.picked is not None:
         samples, flat = np.divmod(request.picked, total)
-        places = np.unravel_index(flat, extents)
-        sampled = np.moveaxis(patches, 1, -1)[(samples, *places)]  # (rows, *kernel, channels)
-        rows = np.moveaxis(sampled, -1, 1)
+        places, inside = _tap_places(window, flat, extents, sizes)
+        found = np.where(inside[:, :, None], values[samples[:, None], :, places], 0)
+        rows = np.moveaxis(found, 1, 2)  # of (rows, taps, channels)
     else:
-        places = np.unravel_index(positions(uniforms, request.points, total), extents)
-        sampled = np.moveaxis(patches, (0, 1), (-2, -1))[places]
-        rows = np.moveaxis(sampled, (-2, -1), (0, 2))  # of (points, *kernel, samples, channels)
+        flat = positions(uniforms, request.points, total)
+        places, inside = _tap_places(window, flat, extents, sizes)
+        sampled = np.take(values, places.reshape(-1), axis=2)
+        sampled = sampled.reshape(*values.shape[:2], *places.shape)
+        if not inside.all():
+            sampled[:, :, ~inside] = 0
+        rows = sampled.transpose(0, 2, 1, 3)  # of (samples, channels, points, taps)
     rows = rows.reshape(-1, request.spec.parts, request.features)
     result: Array = rows.transpose(1, 0, 2)
     return result
+
+
+def _tap_places(
+    window: Window, flat: IndexArray, extents: tuple[int, ...], sizes: tuple[int, ...]
+) -> tuple[IndexArray, NDArray[np.bool_]]:
+    """Where the taps of windows with these numbers are, and whether that is no padding.
+
+    Returns:
+        Two arrays of shape (windows, taps): places on the flattened map, and which of them lie on
+        it; the others stand at its border.
+    """
+    taps = np.indices(window.kernel).reshape(len(window.kernel), -1)
+    places = np.zeros((flat.size, taps.shape[1]), np.int64)
+    inside = np.ones(places.shape, bool)
+    for axis, start in enumerate(np.unravel_index(flat, extents)):
+        offsets = taps[axis] * window.dilations[axis] - window.pads_begin[axis]
+        place = start[:, None] * window.strides[axis] + offsets
+        inside &= (place >= 0) & (place < sizes[axis])
+        places = places * sizes[axis] + place.clip(0, sizes[axis] - 1)
+    return places, inside
 
 
 def _channel_rows(request: GramRequest, activation: Array, uniforms: NDArray[np.float32]) -> Array:
