@@ -166,7 +166,7 @@ def observed(
     """The problems of these layers; under a limit of memory, collected some layers at a time.
 
     Half of what is allowed holds matrices that are finished, the other half the sums over both
-    sets of samples. Moments that were learnt serve to fit and to tune, and nothing is run.
+    sets of samples and, in float32, rows that wait to be summed. Moments that were learnt serve to fit and to tune, and nothing is run.
 
     Raises:
         CalibrationError: those of a layer were not learnt.
@@ -180,7 +180,7 @@ def observed(
         return layers
     if mask is not None:
         mask.check_follows(spec for view in views.values() for spec in view.specs)
-    for names in passes(canonical, views, None if limit is None else limit // 4):
+    for names in passes(canonical, views, None if limit is None else limit // 5):
         specs = [spec for name in names for spec in views[name].specs]
         make = partial(observe, canonical, specs, samples, split, options, executor, mask)
         grams = memory.moments(specs, make)

@@ -29,13 +29,13 @@ from onnxprune.sequential import refit_in_order
 from onnxprune.study import Study
 from onnxprune.variant_distances import variant_distances
 
-TRIAL_PASSES = 6
+TRIAL_PASSES = 3
 """Times the calibration set all trials of a sensitivity may be refitted on, about."""
 
 MIN_TRIAL_SAMPLES, MAX_TRIAL_SAMPLES = 32, 256
 """Samples to fit on: fewer say too little, more say little more."""
 
-JUDGED = 3
+JUDGED = 4
 """Samples to judge by for each one to fit on: they only run through the network."""
 
 TRIALS_AT_ONCE = 6
