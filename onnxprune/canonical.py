@@ -204,7 +204,7 @@ def _absorbs_batchnorm(linear: gs.Node, outputs: set[int]) -> bool:
     if linear.op not in ("Conv", "ConvTranspose", "Gemm"):
         return False
     constants = linear.inputs[1:]
-    if len(constants) > 1 and linear.op == "Gemm" and not _is_row(constants[1]):
+    if len(constants) > 1 and not _is_row(constants[1]):
         return False
     return (
         len(linear.outputs[0].outputs) == 1

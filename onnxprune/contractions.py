@@ -23,10 +23,10 @@ from onnxprune.arrays import Array, IndexArray
 from onnxprune.concrete import shapes_in_small
 from onnxprune.factors import Factor, factors_of
 from onnxprune.gram import Gram
+from onnxprune.layer_problem import LayerProblem
 from onnxprune.linear_map import Contraction, FeatureSpec, HeadsInARow, LinearMap
 from onnxprune.mac_terms import ATTENTION_OPS
 from onnxprune.network import FROZEN, ChannelGroup, Network
-from onnxprune.plan import LayerProblem
 from onnxprune.projection import Projection, Projections
 from onnxprune.recovery import Solution
 from onnxprune.scores import Moments, ScoreProblem, about_mean, about_zero, score_problems

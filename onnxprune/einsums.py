@@ -79,10 +79,15 @@ def plain_einsums(graph: gs.Graph) -> None:
 
 
 def _letters(node: gs.Node) -> list[str] | None:
-    """The axes of every operand and of the result; None where an ellipsis has no known rank."""
+    """The axes of every operand and of the result.
+
+    None where an ellipsis has no known rank, or where the equation does not fit the operands.
+    """
     equation = str(node.attrs["equation"]).replace(" ", "")
     inputs, arrow, made = equation.partition("->")
     operands = inputs.split(",")
+    if len(operands) != len(node.inputs):
+        return None
     free = [c for c in string.ascii_letters if c not in equation]
     hidden = 0
     for place, axes in enumerate(operands):
@@ -101,7 +106,11 @@ def _letters(node: gs.Node) -> list[str] | None:
         joined = "".join(operands)
         made = "..." + "".join(c for c in sorted(set(joined)) if joined.count(c) == 1)
         made = "".join(c for c in made if c not in ellipsis)
-    return [*operands, made.replace("...", ellipsis)]
+    made = made.replace("...", ellipsis)
+    for axes, operand in zip(operands, node.inputs, strict=True):
+        if operand.shape is not None and len(operand.shape) != len(axes):
+            return None
+    return [*operands, made] if set(made) <= set("".join(operands)) else None
 
 
 class _Writer:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.arrays import IndexArray, Matrix, Vector
+from onnxprune.layer_problem import LayerProblem
 from onnxprune.linalg import reciprocal
 from onnxprune.normal_equations import equations, features_of
-from onnxprune.plan import LayerProblem
 from onnxprune.reconstruction import channel_gram, mixed_in, solution
 from onnxprune.recovery import NoRecovery, Solution
 

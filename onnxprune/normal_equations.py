@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.arrays import IndexArray, Matrix, Vector
+from onnxprune.layer_problem import LayerProblem, Targets
 from onnxprune.linalg import Moments, centred, standardise
-from onnxprune.plan import LayerProblem, Targets
 
 
 def features_of(entries: IndexArray, taps: int) -> IndexArray:

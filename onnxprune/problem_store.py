@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxprune.plan import LayerProblem
+from onnxprune.layer_problem import LayerProblem
 from onnxprune.tensor_store import TensorStore
 
 _FIT, _TUNE = "fit", "tune"

@@ -18,9 +18,9 @@ import numpy as np
 
 from onnxprune.arrays import Array, IndexArray, Matrix, Vector
 from onnxprune.gram import Gram
+from onnxprune.layer_problem import GroupProblem, LayerProblem
 from onnxprune.linear_map import FeatureSpec, LinearMap
 from onnxprune.network import FROZEN, ChannelGroup, Network
-from onnxprune.plan import GroupProblem, LayerProblem
 from onnxprune.scores import about_zero
 
 MAX_FEATURES = 6000

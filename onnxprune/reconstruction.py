@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.arrays import IndexArray, Matrix, Vector
+from onnxprune.layer_problem import LayerProblem
 from onnxprune.linalg import factor, solve_right
 from onnxprune.normal_equations import features_of
-from onnxprune.plan import LayerProblem
 from onnxprune.recovery import NoRecovery, Solution
 from onnxprune.yardstick import fit_yardstick, tune_yardstick
 

@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from onnxprune.arrays import IndexArray, Matrix, Vector
+from onnxprune.layer_problem import LayerProblem
 from onnxprune.linalg import (
     DEAD_VARIANCE,
     Moments,
@@ -31,7 +32,6 @@ from onnxprune.linalg import (
     try_factor,
 )
 from onnxprune.normal_equations import Equations, equations, features_of, pooled
-from onnxprune.plan import LayerProblem
 from onnxprune.yardstick import fit_yardstick, tune_yardstick
 
 RIDGES = (1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1)

@@ -11,9 +11,10 @@ import numpy as np
 from onnxprune.arrays import Array, IndexArray
 from onnxprune.blas_threads import threads_for
 from onnxprune.contractions import ContractionView
+from onnxprune.layer_problem import LayerProblem
 from onnxprune.linear_map import LinearMap
 from onnxprune.normal_equations import features_of
-from onnxprune.plan import LayerProblem, Weights
+from onnxprune.plan import Weights
 from onnxprune.problems import ConsumerView
 from onnxprune.progress import shown
 from onnxprune.recovery import Recovery, Solution

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from onnxprune.arrays import Array, IndexArray, Matrix
 from onnxprune.host_gram import feature_rows
+from onnxprune.layer_problem import LayerProblem, Targets
 from onnxprune.linear_map import FeatureSpec
 from onnxprune.normal_equations import features_of
-from onnxprune.plan import LayerProblem, Targets
 from onnxprune.problems import ConsumerView
 from onnxprune.rectified import Misses, missed
 from onnxprune.row_sum import Moments

@@ -20,8 +20,8 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from onnxprune.arrays import Array, IndexArray, Matrix, Vector
+from onnxprune.layer_problem import LayerProblem
 from onnxprune.linalg import factor, quadratic, standardise
-from onnxprune.plan import LayerProblem
 
 JITTER = 1e-8
 """Added to the queries' correlations: what they never showed still has one solution."""

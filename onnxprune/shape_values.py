@@ -234,12 +234,13 @@ def _constant_of_shape(node: gs.Node, depth: int) -> Elements | None:
     value, length = node.attrs.get("value"), numbers_of(node.inputs[0], depth)
     if value is None or value.dtype not in WHOLE or length is None or len(length) > 1:
         return None
-    return [int(value.values.reshape(-1)[0])] * sum(length or [1])
+    count = sum(length or [1])
+    return [int(value.values.reshape(-1)[0])] * count if count <= LENGTH_LIMIT else None
 
 
 def _expand(node: gs.Node, depth: int) -> Elements | None:
     source, length = elements_of(node.inputs[0], depth), numbers_of(node.inputs[1], depth)
-    if source is None or length is None or len(length) != 1:
+    if source is None or length is None or len(length) != 1 or length[0] > LENGTH_LIMIT:
         return None
     return source * length[0] if len(source) == 1 else source
 

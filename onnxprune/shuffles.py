@@ -138,7 +138,7 @@ def _take(extent: Symbol, factors: list[Factor], *, at_end: bool = False) -> lis
         return [factors.pop(end)] if factors and factors[end].extent == extent else None
     while extent != 1:
         factor = factors.pop(end) if factors else None
-        if factor is None or not isinstance(factor.extent, int):
+        if factor is None or not isinstance(factor.extent, int) or min(extent, factor.extent) < 1:
             return None
         size = math.gcd(extent, factor.extent)
         if size not in (extent, factor.extent):

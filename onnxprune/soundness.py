@@ -16,12 +16,13 @@ from google.protobuf.message import Message
 
 from onnxprune.errors import UnsupportedModelError
 
-MAX_NODES = 1 << 22
-"""Nodes that a model may have when its functions are written out."""
+MAX_NODES = 1 << 18
+"""Nodes that a model with functions may have when these are written out."""
 MAX_DENSE = 1 << 27
 """Elements that a sparse tensor may have when its zeros are written out."""
 POSITIVE = frozenset({"group", "blocksize", "num_heads"})
 """Attributes that something is divided by."""
+_OPTIONAL = onnx.defs.OpSchema.FormalParameterOption.Optional
 PACKED = {
     kind: count
     for name, count in (("INT4", 2), ("UINT4", 2), ("FLOAT4E2M1", 2), ("INT2", 4), ("UINT2", 4))
@@ -44,6 +45,7 @@ def require_sound(model: onnx.ModelProto) -> None:
     for graph in _graphs(model):
         _check_tensors(graph)
         _check_divisors(graph)
+    _check_inputs(model)
     _check_interface(model.graph)
     _check_order(model.graph)
     _check_functions(model)
@@ -119,9 +121,40 @@ def _check_divisors(graph: onnx.GraphProto) -> None:
                 )
 
 
+def _check_inputs(model: onnx.ModelProto) -> None:
+    """No node lacks an input that its operator needs: runtimes read what is not there."""
+    opset = max((e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), default=1)
+    for graph in _graphs(model):
+        for node in graph.node:
+            if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
+                continue
+            try:
+                schema = onnx.defs.get_schema(node.op_type, opset)
+            except onnx.defs.SchemaError:  # the operator is newer than the model
+                continue
+            place = next(_left_out(node, schema), None)
+            if place is not None:
+                raise UnsupportedModelError(
+                    f"node '{node.name or node.op_type}' lacks its input {place}, which "
+                    f"{node.op_type} needs; export the model again"
+                )
+
+
+def _left_out(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> Iterator[int]:
+    """The places of inputs that a node needs and does not have."""
+    if schema.inputs:
+        for place in range(max(schema.min_input, len(node.input))):
+            formal = schema.inputs[min(place, len(schema.inputs) - 1)]
+            given = place < len(node.input) and node.input[place]
+            if not given and formal.option != _OPTIONAL:
+                yield place
+
+
 def _check_tensor(tensor: onnx.TensorProto, where: str) -> None:
     """The bytes of a tensor are those that its shape and type ask for."""
     kind, dims = tensor.data_type, list(tensor.dims)
+    if tensor.HasField("segment"):
+        raise UnsupportedModelError(f"{where} is a part of a tensor; export the model again")
     if kind == onnx.TensorProto.UNDEFINED or kind not in onnx.TensorProto.DataType.values():
         raise UnsupportedModelError(f"{where} has the unknown type {kind}; export the model again")
     if any(extent < 0 for extent in dims):
@@ -216,7 +249,7 @@ def _check_functions(model: onnx.ModelProto) -> None:
     order = _innermost_first(bodies)
     for key in order:
         sizes[key] = _size(bodies[key].node, sizes)
-    if _size(model.graph.node, sizes) > MAX_NODES:
+    if bodies and _size(model.graph.node, sizes) > MAX_NODES:
         raise UnsupportedModelError(
             f"the model has more than {MAX_NODES:,} nodes when its functions are written out"
         )

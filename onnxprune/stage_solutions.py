@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxprune.arrays import Array
 from onnxprune.blas_threads import threads_for
-from onnxprune.plan import LayerProblem
+from onnxprune.layer_problem import LayerProblem
 from onnxprune.recovery import LeastSquares, Recovery, Solution
 from onnxprune.rectified import Misses
 from onnxprune.regression import Regression

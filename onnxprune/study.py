@@ -18,10 +18,10 @@ from onnxprune.criteria import Criterion
 from onnxprune.executor import Executor
 from onnxprune.full_size import FullSize
 from onnxprune.gram import Gram
+from onnxprune.layer_problem import GroupProblem, LayerProblem
 from onnxprune.linear_map import FeatureSpec
 from onnxprune.network import ChannelGroup, Network
 from onnxprune.options import Options
-from onnxprune.plan import GroupProblem, LayerProblem, Ranking, keep_of
 from onnxprune.problem_store import ProblemStore
 from onnxprune.problems import (
     MAX_FEATURES,
@@ -31,6 +31,7 @@ from onnxprune.problems import (
     readers_of,
 )
 from onnxprune.progress import shown
+from onnxprune.ranking import Ranking, keep_of
 from onnxprune.recovery import FixedRidge, LeastSquares, NoRecovery, Recovery
 from onnxprune.row_mask import RowMask
 from onnxprune.saved_moments import SavedMoments
@@ -166,7 +167,8 @@ def observed(
     """The problems of these layers; under a limit of memory, collected some layers at a time.
 
     Half of what is allowed holds matrices that are finished, the other half the sums over both
-    sets of samples and, in float32, rows that wait to be summed. Moments that were learnt serve to fit and to tune, and nothing is run.
+    sets of samples and, in float32, rows that wait to be summed. Moments that were learnt serve to
+    fit and to tune, and nothing is run.
 
     Raises:
         CalibrationError: those of a layer were not learnt.

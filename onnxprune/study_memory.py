@@ -21,7 +21,7 @@ from onnxprune.durations import spelled_age
 from onnxprune.gram import Gram
 from onnxprune.linear_map import FeatureSpec
 from onnxprune.options import Options
-from onnxprune.plan import Ranking
+from onnxprune.ranking import Ranking
 from onnxprune.scope import Scope
 from onnxprune.statistics_cache import StatisticsCache
 

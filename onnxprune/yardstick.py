@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from onnxprune.arrays import IndexArray, Matrix, Vector
+from onnxprune.layer_problem import LayerProblem, Targets
 from onnxprune.linalg import quadratic
-from onnxprune.plan import LayerProblem, Targets
 
 VISIBLE = 1e-12
 """An output's variance below this part of its second moment is rounding: it is constant."""

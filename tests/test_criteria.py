@@ -23,7 +23,8 @@ from onnxprune.criteria.elimination import BlockElimination
 from onnxprune.criteria.joint_gram import joint_channel_gram
 from onnxprune.criteria.reduction import feature_table, shrunk
 from onnxprune.criteria.spectra import behind, pivots
-from onnxprune.plan import GroupProblem, LayerProblem, Ranking, Targets
+from onnxprune.layer_problem import GroupProblem, LayerProblem, Targets
+from onnxprune.ranking import Ranking
 
 # the ridge of 1e-6 per feature against least squares on the samples themselves
 RIDGE = 2e-4

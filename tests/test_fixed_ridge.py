@@ -9,8 +9,8 @@ import pytest
 from test_recovery import problem_of
 
 from onnxprune import recovery
+from onnxprune.layer_problem import Targets
 from onnxprune.normal_equations import features_of
-from onnxprune.plan import Targets
 from onnxprune.recovery import FixedRidge, LeastSquares
 
 KEEP = np.array([0, 2, 3, 5])

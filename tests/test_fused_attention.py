@@ -14,7 +14,7 @@ from onnxprune import Options, Target, prune
 from onnxprune.canonical import canonicalise
 from onnxprune.contractions import ContractionView, contraction_views
 from onnxprune.groups import find_groups
-from onnxprune.plan import LayerProblem
+from onnxprune.layer_problem import LayerProblem
 from onnxprune.rewrite import apply
 from onnxprune.statistics import collect
 

@@ -13,7 +13,7 @@ from small_networks import MODELS, Studied, digits, studied
 from onnxprune import Options, Target, prune
 from onnxprune.cli import main
 from onnxprune.cli.arguments import memory
-from onnxprune.plan import LayerProblem
+from onnxprune.layer_problem import LayerProblem
 from onnxprune.problem_store import ProblemStore
 from onnxprune.statistics import collect, sums_bytes
 from onnxprune.study import passes

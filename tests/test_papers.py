@@ -17,7 +17,7 @@ from onnxprune.criteria import Obs, Squeeze, Subspace, elimination
 from onnxprune.criteria.joint_gram import joint_channel_covariance, joint_channel_gram
 from onnxprune.criteria.orders import ORDERS, zca_scores
 from onnxprune.criteria.spectra import behind, components, pivots
-from onnxprune.plan import GroupProblem, LayerProblem
+from onnxprune.layer_problem import GroupProblem, LayerProblem
 from onnxprune.recovery import NoRecovery
 
 UNITS, ROWS = 7, 400

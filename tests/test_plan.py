@@ -13,7 +13,8 @@ from micro_models import MICRO_MODELS
 from oracles import Subject, masked, outputs_match, tolerance
 
 from onnxprune.errors import PlanMismatchError
-from onnxprune.plan import Drop, Edit, Keep, Plan, Ranking, Weights, keep_of
+from onnxprune.plan import Drop, Edit, Keep, Plan, Weights
+from onnxprune.ranking import Ranking, keep_of
 from onnxprune.rewrite import apply
 
 

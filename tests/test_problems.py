@@ -15,9 +15,9 @@ from onnxprune.batches import Batches
 from onnxprune.canonical import canonicalise
 from onnxprune.groups import find_groups
 from onnxprune.inputs import open_samples
+from onnxprune.layer_problem import LayerProblem
 from onnxprune.network import FROZEN, Network
 from onnxprune.options import Options
-from onnxprune.plan import LayerProblem
 from onnxprune.problems import (
     ConsumerView,
     consumer_views,

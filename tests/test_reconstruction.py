@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune.plan import LayerProblem
+from onnxprune.layer_problem import LayerProblem
 from onnxprune.reconstruction import Reconstruction, channel_gram, mixed_in
 from onnxprune.recovery import NoRecovery
 

@@ -18,7 +18,7 @@ from onnxprune.canonical import canonicalise
 from onnxprune.extract import exposed
 from onnxprune.full_size import FullSize
 from onnxprune.groups import find_groups
-from onnxprune.plan import LayerProblem
+from onnxprune.layer_problem import LayerProblem
 from onnxprune.recovery import LeastSquares, Solution
 from onnxprune.rectified import Misses, missed
 from onnxprune.runtime import Session

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxprune.criteria.reduction import error_curve
-from onnxprune.plan import GroupProblem
+from onnxprune.layer_problem import GroupProblem
 from onnxprune.recovery import FixedRidge, LeastSquares, NoRecovery
 from onnxprune.scores import Moments, ScoreProblem, about_mean, about_zero, score_problems
 

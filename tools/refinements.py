@@ -22,9 +22,11 @@ from onnxprune.arrays import Array, IndexArray
 from onnxprune.batches import Batches
 from onnxprune.bounds import bounds_of
 from onnxprune.choice import allocate
+from onnxprune.layer_problem import LayerProblem
 from onnxprune.network import ChannelGroup
-from onnxprune.plan import Keep, LayerProblem, Plan, Weights, keep_of
+from onnxprune.plan import Keep, Plan, Weights
 from onnxprune.problems import ConsumerView, group_problem
+from onnxprune.ranking import keep_of
 from onnxprune.recovery import LeastSquares, Recovery, Solution
 from onnxprune.refit import Prior, as_it_is, refit
 from onnxprune.regression import Regression

@@ -18,9 +18,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from onnxprune.arrays import Matrix
+from onnxprune.layer_problem import LayerProblem
 from onnxprune.linalg import quadratic, standardise
 from onnxprune.normal_equations import features_of
-from onnxprune.plan import LayerProblem, keep_of
+from onnxprune.ranking import keep_of
 from onnxprune.recovery import FixedRidge
 from onnxprune.study import Study
 from onnxprune.yardstick import fit_yardstick

@@ -11,8 +11,8 @@ import numpy as np
 
 from onnxprune.arrays import IndexArray, Matrix, Vector
 from onnxprune.criteria.reduction import DAMPING, Reduced, reduce_group
+from onnxprune.layer_problem import GroupProblem
 from onnxprune.linalg import factor, inverse_of
-from onnxprune.plan import GroupProblem
 
 MOST_SWEEPS = 4
 """Times every removed unit is tried."""

@@ -224,7 +224,7 @@ def _reading(path: Path) -> Iterator[None]:
     """Turn every way a damaged file can fail into an error that names it."""
     try:
         yield
-    except (OSError, tarfile.TarError, ValueError, EOFError) as error:
+    except (OSError, tarfile.TarError, ValueError, OverflowError, EOFError) as error:
         raise CalibrationError(
             f"{path}: cannot be read as .tar without compression ({error}); write it again."
         ) from error

@@ -78,6 +78,8 @@ def _opened(path: Path) -> tuple[Any, list[Part]]:
     if path.suffix.lower() == ".parquet":
         with parquet.ParquetFile(path, memory_map=True) as file:
             counts = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
+            if min(counts, default=0) < 0:
+                raise CalibrationError(f"{path}: damaged, it declares {min(counts)} rows")
             firsts = np.cumsum([0, *counts]).tolist()
             groups = zip(counts, firsts, strict=False)
             return file.schema_arrow, [Part(path, n, f, g) for g, (n, f) in enumerate(groups)]

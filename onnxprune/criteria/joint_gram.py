@@ -10,8 +10,8 @@ import numpy as np
 
 from onnxprune.arrays import IndexArray, Matrix, Vector
 from onnxprune.criteria.reduction import feature_table
+from onnxprune.layer_problem import GroupProblem, LayerProblem
 from onnxprune.linalg import DEAD_VARIANCE
-from onnxprune.plan import GroupProblem, LayerProblem
 
 
 def channel_gram(layer: LayerProblem, channels: IndexArray) -> Matrix:

@@ -13,8 +13,9 @@ import numpy as np
 from onnxprune.arrays import Matrix, Vector
 from onnxprune.criteria.balance import balanced_order
 from onnxprune.criteria.reduction import DAMPING, error_curve, feature_table
+from onnxprune.layer_problem import GroupProblem, LayerProblem
 from onnxprune.linalg import standardise
-from onnxprune.plan import GroupProblem, LayerProblem, Ranking
+from onnxprune.ranking import Ranking
 
 
 def rank_by_score(problem: GroupProblem, scores: Vector) -> Ranking:

@@ -14,7 +14,8 @@ import numpy as np
 from onnxprune.arrays import IndexArray, Matrix
 from onnxprune.criteria.magnitude import activity
 from onnxprune.criteria.reduction import DAMPING, error_curve, feature_table
-from onnxprune.plan import GroupProblem, Ranking
+from onnxprune.layer_problem import GroupProblem
+from onnxprune.ranking import Ranking
 
 TIE = 1e-12
 """Of two units that serve only one another both bring the rest as close; sums differ by rounding,

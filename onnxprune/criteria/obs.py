@@ -10,7 +10,8 @@ from onnxprune.criteria.balance import fullest_parts
 from onnxprune.criteria.elimination import BlockElimination
 from onnxprune.criteria.loss import FixedElimination
 from onnxprune.criteria.reduction import DAMPING, never_rising, reduce_group
-from onnxprune.plan import GroupProblem, Ranking
+from onnxprune.layer_problem import GroupProblem
+from onnxprune.ranking import Ranking
 
 
 @dataclass(frozen=True)

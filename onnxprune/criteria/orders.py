@@ -15,8 +15,8 @@ import numpy as np
 from onnxprune.arrays import IndexArray, Matrix, Vector
 from onnxprune.criteria.balance import balanced_order
 from onnxprune.criteria.magnitude import magnitudes, variances
+from onnxprune.layer_problem import GroupProblem
 from onnxprune.linalg import pivoted_ldl
-from onnxprune.plan import GroupProblem
 
 SMALLEST = 1e-7
 """Eigenvalues count at least this part of the largest: Grams are sums of float32 products."""

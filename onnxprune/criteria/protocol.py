@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from onnxprune.plan import GroupProblem, Ranking
+from onnxprune.layer_problem import GroupProblem
+from onnxprune.ranking import Ranking
 
 Moments = Literal["covariance", "correlation"]
 """Second moments of the channels as they are, or scaled to variance 1."""

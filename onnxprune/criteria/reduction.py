@@ -13,6 +13,7 @@ import numpy as np
 
 from onnxprune.arrays import IndexArray, Matrix, Vector
 from onnxprune.criteria.loss import loss_curve, pairwise_loss
+from onnxprune.layer_problem import GroupProblem, LayerProblem
 from onnxprune.linalg import (
     Moments,
     condition_on,
@@ -22,7 +23,6 @@ from onnxprune.linalg import (
     ridged,
     standardise,
 )
-from onnxprune.plan import GroupProblem, LayerProblem
 
 DAMPING = 1e-6
 """Ridge of the rankings, relative to each feature's variance."""

@@ -18,8 +18,8 @@ from onnxprune.arrays import IndexArray, Matrix, Vector
 from onnxprune.criteria.joint_gram import joint_channel_covariance, joint_channel_gram
 from onnxprune.criteria.protocol import Moments
 from onnxprune.criteria.squeeze import correlation_of
+from onnxprune.layer_problem import GroupProblem
 from onnxprune.linalg import DEPENDENT, factor, reciprocal
-from onnxprune.plan import GroupProblem
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from onnxprune.criteria.balance import fullest_parts
 from onnxprune.criteria.joint_gram import joint_channel_covariance
 from onnxprune.criteria.protocol import Moments
 from onnxprune.criteria.reduction import DAMPING, error_curve
+from onnxprune.layer_problem import GroupProblem
 from onnxprune.linalg import factor, inverse_of, reciprocal
-from onnxprune.plan import GroupProblem, Ranking
+from onnxprune.ranking import Ranking
 
 TIE = 1e-9
 """Relative difference that is rounding: of the last two units neither explains the other better."""

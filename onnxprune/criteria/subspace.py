@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from onnxprune.criteria.joint_gram import joint_channel_gram
 from onnxprune.criteria.orders import ORDERS
 from onnxprune.criteria.reduction import DAMPING, error_curve
-from onnxprune.plan import GroupProblem, Ranking
+from onnxprune.layer_problem import GroupProblem
+from onnxprune.ranking import Ranking
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxprune.coupling import MOST_CHANNELS
 from onnxprune.recurrent_map import RECURRENT_OPS
 from onnxprune.rules.registry import Facts, Kept, fixup, rule
 from onnxprune.shape_values import Extent, elements_of
@@ -20,7 +21,7 @@ def tile(node: gs.Node, facts: Facts) -> None:
         return
     for axis in _carried(node, facts):
         repeats = times[axis]
-        if isinstance(repeats, int):
+        if isinstance(repeats, int) and 0 < repeats * x.shape[axis] <= MOST_CHANNELS:
             facts.couple(np.tile(facts.axis(x, axis), repeats), facts.axis(y, axis))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxprune.arrays import IndexArray
+from onnxprune.coupling import MOST_CHANNELS
 from onnxprune.rules.registry import Facts, Kept, fixup, rule
 from onnxprune.shape_values import elements_of
 from onnxprune.shape_writing import element, write_element
@@ -55,7 +56,7 @@ def regroup(node: gs.Node, facts: Facts) -> None:
             facts.couple(facts.axis(x, sources[0]), facts.axis(y, targets[-1]))
         else:
             division = common_division(left, right)
-            if division is not None:
+            if division is not None and max(*left, *right) <= MOST_CHANNELS:
                 _Regrouping(facts, division, x, sources, y, targets).state()
 
 
@@ -78,7 +79,9 @@ def _outermost_left(node: gs.Node, blocks: list[Block], live: set[int], facts: F
     if not left or not right or left[0] not in live or not _can_be_corrected(node, right[:1]):
         return
     extents = x.shape[left[0]], y.shape[right[0]]
-    if not all(isinstance(extent, int) for extent in extents) or max(extents) % min(extents):
+    if not all(isinstance(extent, int) and 0 < extent <= MOST_CHANNELS for extent in extents):
+        return
+    if max(extents) % min(extents):
         return
     few, many = sorted((facts.axis(x, left[0]), facts.axis(y, right[0])), key=len)
     facts.couple(many, np.repeat(few, many.size // few.size))

@@ -1,0 +1,149 @@
+"""What parses and makes no sense: channels freeze, or it is refused, and nothing else happens."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pytest
+from micro_models import CONVS, MICRO_MODELS, Builder, chain, ints, whole
+from pyarrow import parquet
+
+from onnxprune.calibration import InputSpec, load_calibration
+from onnxprune.errors import CalibrationError, PlanMismatchError, UnsupportedModelError
+from onnxprune.plan import Weights
+from onnxprune.soundness import require_sound
+from onnxprune.survey import survey
+
+HUGE = 2**32 + 6
+VECTORS = {"inputs": "float[N,T,6] x", "outputs": "float[N,T,5] y"}
+PRODUCT = {"w1": (6, 8), "w3": (7, 8), "w2": (7, 5)}
+
+
+def product(equation: str) -> Builder:
+    """Linear maps around an Einsum of three axes and weights."""
+    nodes = f'a = MatMul (x, w1) h = Einsum<equation="{equation}">(a, w3) y = MatMul (h, w2)'
+    return whole(nodes, PRODUCT, **VECTORS)
+
+
+def of_no_channels() -> onnx.ModelProto:
+    """A channel shuffle of an activation without channels."""
+    nodes = "r = Reshape (x, apart) t = Transpose <perm=[0,2,1,3]> (r) y = Reshape (t, joined)"
+    weights = {"apart": ints(0, 2, 0, 4), "joined": ints(0, 0, 4)}
+    return whole(nodes, weights, inputs="float[N,0,4] x", outputs="float[N,C,4] y")()
+
+
+def convolution_with_an_odd_bias() -> onnx.ModelProto:
+    nodes = "c = Conv <pads=[1,1,1,1]> (x, w1, b1)"
+    nodes += " n = BatchNormalization (c, s, b, m, v) y = Conv (n, w2)"
+    channels = {name: np.ones(8, np.float32) for name in "sbmv"}
+    return whole(nodes, CONVS | channels | {"b1": (8, 3, 3, 3)})()
+
+
+ODD = {
+    "a letter that no operand has": product("btk,dk->bts"),
+    "letters for other axes": product("bk,dk->bd"),
+    "a bias of four axes": convolution_with_an_odd_bias,
+    "a shuffle of nothing": of_no_channels,
+    "a reshape to more channels than anything has": chain(
+        "r = Reshape (c, apart) t = Transpose <perm=[0,2,1,3]> (r) h = Reshape (t, joined)",
+        {"apart": ints(0, 4, 2, -1), "joined": ints(0, HUGE, -1)},
+    ),
+    "a reshape to a grid of them": chain(
+        "r = Reshape (c, apart) t = Transpose <perm=[1,0,2]> (r) h = Reshape (t, joined)",
+        {"apart": ints(7, 3, 2**31), "joined": ints(0, 8, -1)},
+    ),
+    "a tile of them": chain("h = Tile (c, times)", {"times": ints(1, 2**31 - 1, 1, 1)}),
+    "a tile of nothing": chain("h = Tile (c, times)", {"times": ints(1, -1, 1, 1)}),
+    "a shape of so many elements": chain(
+        "s = ConstantOfShape <value = int64[1] {1}> (n) h = Reshape (c, s)", {"n": ints(HUGE)}
+    ),
+    "a shape that is spread so far": chain(
+        "s = Expand (one, n) h = Reshape (c, s)", {"one": ints(1), "n": ints(HUGE)}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_models_are_surveyed_or_refused(name: str) -> None:
+    with contextlib.suppress(UnsupportedModelError):
+        assert all(0 < group.channels < 100 for group in survey(ODD[name]()).groups)
+
+
+@pytest.mark.parametrize(
+    ("node", "place"), [("Einsum", 1), ("Conv", 1), ("MatMul", 0), ("Clip", 0), ("Concat", 1)]
+)
+def test_an_input_that_an_operator_needs_is_missed(node: str, place: int) -> None:
+    """Runtimes read what is not there, and take the process down."""
+    model = MICRO_MODELS["Conv"]()
+    inputs = ["c", "c", "c"][: 3 if node == "Clip" else 2]
+    attributes = {"Einsum": {"equation": "ab,ab->ab"}, "Concat": {"axis": 1}}.get(node, {})
+    added = onnx.helper.make_node(node, inputs, ["added"], "spoilt", **attributes)
+    model.graph.node.append(added)
+    require_sound(model)
+    model.graph.node[-1].input[place] = ""
+    with pytest.raises(UnsupportedModelError, match=f"'spoilt' lacks its input {place}, .* {node}"):
+        require_sound(model)
+
+
+def test_optional_inputs_may_be_left_out() -> None:
+    model = MICRO_MODELS["Conv"]()
+    model.graph.node.append(onnx.helper.make_node("Clip", ["c", "", "high"], ["clipped"]))
+    model.graph.node.append(onnx.helper.make_node("Resize", ["c", "", "", "sizes"], ["resized"]))
+    require_sound(model)
+
+
+def test_a_part_of_a_tensor_is_refused() -> None:
+    model = MICRO_MODELS["Conv"]()
+    model.graph.initializer[0].segment.begin = 2
+    with pytest.raises(UnsupportedModelError, match="'w1' is a part of a tensor"):
+        require_sound(model)
+
+
+def test_a_table_of_fewer_rows_than_none_is_refused(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"x": [[1.0, 2.0]] * 4}), tmp_path / "whole.parquet")
+    content = (tmp_path / "whole.parquet").read_bytes()
+    inputs = (InputSpec("x", ("N", 2), np.dtype(np.float32)),)
+    found = 0
+    for place in range(len(content) - 600, len(content) - 8):
+        if content[place] == 8:  # four rows, as the footer spells them; 7 spells -4
+            path = tmp_path / f"{place}.parquet"
+            path.write_bytes(content[:place] + b"\x07" + content[place + 1 :])
+            try:
+                load_calibration(path, inputs)
+            except CalibrationError as error:
+                found += "it declares -4 rows" in str(error)
+    assert found
+
+
+def test_a_shard_whose_header_is_longer_than_anything_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "data.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        entry = tarfile.TarInfo("a.x.npy")
+        entry.pax_headers = {"comment": "c" * 20}
+        entry.size = 4
+        archive.addfile(entry, io.BytesIO(b"1234"))
+    content = path.read_bytes()
+    place = content.index(b"comment=")
+    digits = b"9" * 25 + b" comment=cc\n"
+    path.write_bytes(content[: place - 3] + digits + content[place - 3 + len(digits) :])
+    inputs = (InputSpec("x", ("N", 2), np.dtype(np.float32)),)
+    with pytest.raises(CalibrationError, match=r"data.tar: cannot be read as \.tar"):
+        load_calibration(path, inputs)
+
+
+@pytest.mark.parametrize("key", ["weight.0", "bias.0", "constant.0", "refined.0"])
+def test_weights_are_numbers(tmp_path: Path, key: str) -> None:
+    arrays = {"name.0": "conv", "weight.0": np.ones((2, 2)), "bias.0": np.ones(2)}
+    arrays |= {"section.0": "s", "constant.0": np.ones(2), "initializer.0": "w"}
+    arrays |= {"refined.0": np.ones(2)}
+    np.savez(tmp_path / "w.npz", **arrays)
+    assert list(Weights.load(tmp_path / "w.npz").arrays) == ["conv"]
+    np.savez(tmp_path / "w.npz", **arrays | {key: np.array(["one", "two"])})
+    with pytest.raises(PlanMismatchError, match=f"{key} holds no numbers"):
+        Weights.load(tmp_path / "w.npz")
