@@ -79,7 +79,13 @@ def _inside(message: Message, name: str) -> Iterable[Message]:
 def _check_opset(model: onnx.ModelProto) -> None:
     newest = onnx.defs.onnx_opset_version()
     for entry in model.opset_import:
-        if entry.domain in ("", "ai.onnx") and entry.version > newest:
+        if entry.domain not in ("", "ai.onnx"):
+            continue
+        if entry.version < 1:
+            raise UnsupportedModelError(
+                f"the model uses opset {entry.version}, which there never was; export it again"
+            )
+        if entry.version > newest:
             raise UnsupportedModelError(
                 f"the model uses opset {entry.version}, and the onnx that is installed knows up "
                 f"to {newest}: upgrade the package onnx"

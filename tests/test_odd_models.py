@@ -45,7 +45,16 @@ def convolution_with_an_odd_bias() -> onnx.ModelProto:
     return whole(nodes, CONVS | channels | {"b1": (8, 3, 3, 3)})()
 
 
+def a_cell_without_units() -> onnx.ModelProto:
+    model = MICRO_MODELS["LSTM"]()
+    recurrence = next(tensor for tensor in model.graph.initializer if tensor.name == "r1")
+    recurrence.dims[2] = 0
+    recurrence.raw_data = b""
+    return model
+
+
 ODD = {
+    "a cell without units": a_cell_without_units,
     "a letter that no operand has": product("btk,dk->bts"),
     "letters for other axes": product("bk,dk->bd"),
     "a bias of four axes": convolution_with_an_odd_bias,

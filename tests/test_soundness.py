@@ -59,6 +59,8 @@ def forged(change: str) -> onnx.ModelProto:
         nodes[-1].output[0] = nodes[0].output[0]
     elif change == "opset":
         model.opset_import[0].version = 10**6
+    elif change == "no opset":
+        model.opset_import[0].version = -4
     return model
 
 
@@ -73,6 +75,7 @@ def forged(change: str) -> onnx.ModelProto:
         ("itself", "circle at node"),
         ("twice", "'c' is made by several nodes"),
         ("opset", "opset 1000000"),
+        ("no opset", "opset -4, which there never was"),
     ],
 )
 def test_forged_models_are_refused_when_they_are_loaded(tmp_path: Path, change: str, message: str):

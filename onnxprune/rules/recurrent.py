@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxprune.recurrent_map import BIAS, RECURRENT_OPS, WEIGHT, recurrent_maps
+from onnxprune.recurrent_map import BIAS, RECURRENCE, RECURRENT_OPS, WEIGHT, recurrent_maps
 from onnxprune.rules.registry import Facts, Kept, fixup, rule
 from onnxprune.shape_values import DEPTH_LIMIT
 
@@ -61,9 +61,10 @@ def hidden_size(node: gs.Node, kept: Kept) -> None:
 
 
 def _cuttable(node: gs.Node) -> bool:
-    """Whether all weights are constants that no other node reads."""
+    """Whether all weights are constants that no other node reads, and there are units."""
     weights = [*node.inputs[WEIGHT : BIAS + 1], *_given(node, PEEPHOLES)]
-    return all(isinstance(w, gs.Constant) and len(w.outputs) == 1 for w in weights)
+    own = all(isinstance(w, gs.Constant) and len(w.outputs) == 1 for w in weights)
+    return own and 0 not in node.inputs[RECURRENCE].shape
 
 
 def _given(node: gs.Node, place: int) -> Iterator[gs.Tensor]:
