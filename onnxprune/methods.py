@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from onnxprune.alignment import Align
 from onnxprune.channel_regression import Affine, Triangular
+from onnxprune.least_squares import LeastSquares
 from onnxprune.merging import Merging
 from onnxprune.reconstruction import Reconstruction
-from onnxprune.recovery import LeastSquares, NoRecovery, Recovery
+from onnxprune.recovery import NoRecovery, Recovery
 
 RECOVERIES: dict[str, Recovery] = {
     "least-squares": LeastSquares(),

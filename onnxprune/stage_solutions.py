@@ -12,7 +12,8 @@ import numpy as np
 from onnxprune.arrays import Array
 from onnxprune.blas_threads import threads_for
 from onnxprune.layer_problem import LayerProblem
-from onnxprune.recovery import LeastSquares, Recovery, Solution
+from onnxprune.least_squares import LeastSquares
+from onnxprune.recovery import Recovery, Solution
 from onnxprune.rectified import Misses
 from onnxprune.regression import Regression
 from onnxprune.side_by_side import Frontier, SideBySide

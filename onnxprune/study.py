@@ -19,6 +19,7 @@ from onnxprune.executor import Executor
 from onnxprune.full_size import FullSize
 from onnxprune.gram import Gram
 from onnxprune.layer_problem import GroupProblem, LayerProblem
+from onnxprune.least_squares import LeastSquares
 from onnxprune.linear_map import FeatureSpec
 from onnxprune.network import ChannelGroup, Network
 from onnxprune.options import Options
@@ -32,7 +33,7 @@ from onnxprune.problems import (
 )
 from onnxprune.progress import shown
 from onnxprune.ranking import Ranking, keep_of
-from onnxprune.recovery import FixedRidge, LeastSquares, NoRecovery, Recovery
+from onnxprune.recovery import FixedRidge, NoRecovery, Recovery
 from onnxprune.row_mask import RowMask
 from onnxprune.saved_moments import SavedMoments
 from onnxprune.scope import Scope

@@ -15,6 +15,7 @@ NUMERICS = (
     "criteria",
     "gram",
     "layer_problem",
+    "least_squares",
     "linalg",
     "merging",
     "methods",

@@ -10,8 +10,9 @@ from test_recovery import problem_of
 
 from onnxprune import recovery
 from onnxprune.layer_problem import Targets
+from onnxprune.least_squares import LeastSquares
 from onnxprune.normal_equations import features_of
-from onnxprune.recovery import FixedRidge, LeastSquares
+from onnxprune.recovery import FixedRidge
 
 KEEP = np.array([0, 2, 3, 5])
 

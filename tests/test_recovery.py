@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxprune.layer_problem import LayerProblem, Targets
+from onnxprune.least_squares import LeastSquares
 from onnxprune.linalg import pivoted_ldl
 from onnxprune.methods import RECOVERIES
 from onnxprune.normal_equations import features_of, pooled
-from onnxprune.recovery import LeastSquares, NoRecovery, Solution, channel_mix
+from onnxprune.recovery import NoRecovery, Solution, channel_mix
 
 # relative squared error: the smallest ridge squared, over a condition number below 1e6
 LOSSLESS = 1e-12

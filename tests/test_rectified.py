@@ -19,7 +19,8 @@ from onnxprune.extract import exposed
 from onnxprune.full_size import FullSize
 from onnxprune.groups import find_groups
 from onnxprune.layer_problem import LayerProblem
-from onnxprune.recovery import LeastSquares, Solution
+from onnxprune.least_squares import LeastSquares
+from onnxprune.recovery import Solution
 from onnxprune.rectified import Misses, missed
 from onnxprune.runtime import Session
 from onnxprune.stages import stages_of

@@ -7,7 +7,8 @@ import pytest
 
 from onnxprune.criteria.reduction import error_curve
 from onnxprune.layer_problem import GroupProblem
-from onnxprune.recovery import FixedRidge, LeastSquares, NoRecovery
+from onnxprune.least_squares import LeastSquares
+from onnxprune.recovery import FixedRidge, NoRecovery
 from onnxprune.scores import Moments, ScoreProblem, about_mean, about_zero, score_problems
 
 WIDTH = 5

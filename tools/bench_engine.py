@@ -23,7 +23,7 @@ from measurements import Measurement, record, recorded
 from trained import NETWORKS
 
 from onnxprune import Options, Pruner, Target, comparison, trials
-from onnxprune.recovery import LeastSquares
+from onnxprune.least_squares import LeastSquares
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "results" / "engine.jsonl"
 SUBJECTS = ("resnet20_cifar10", "resnet8_large_cifar10")

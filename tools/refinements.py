@@ -23,11 +23,12 @@ from onnxprune.batches import Batches
 from onnxprune.bounds import bounds_of
 from onnxprune.choice import allocate
 from onnxprune.layer_problem import LayerProblem
+from onnxprune.least_squares import LeastSquares
 from onnxprune.network import ChannelGroup
 from onnxprune.plan import Keep, Plan, Weights
 from onnxprune.problems import ConsumerView, group_problem
 from onnxprune.ranking import keep_of
-from onnxprune.recovery import LeastSquares, Recovery, Solution
+from onnxprune.recovery import Recovery, Solution
 from onnxprune.refit import Prior, as_it_is, refit
 from onnxprune.regression import Regression
 from onnxprune.rewrite import apply, digest
