@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_recovery import problem_of
 
-from onnxprune import recovery
+from onnxprune import least_squares
 from onnxprune.layer_problem import Targets
 from onnxprune.least_squares import LeastSquares
 from onnxprune.normal_equations import features_of
@@ -51,7 +51,7 @@ def test_it_is_a_trial_of_the_full_recovery(monkeypatch):
     def slices(problem, keep):
         return problem.weight[:, features_of(keep, problem.taps)]
 
-    monkeypatch.setattr(recovery, "channel_mix", slices)
+    monkeypatch.setattr(least_squares, "channel_mix", slices)
     problem, _, _ = problem_of(taps=2)
     best = LeastSquares(ridges=(1e-3,), first=0).solve(problem, KEEP)
     quick = FixedRidge(1e-3).solve(problem, KEEP)
