@@ -31,6 +31,7 @@ from onnxprune.arrays import Feed
 from onnxprune.blame import blamed
 from onnxprune.blas_threads import one_thread
 from onnxprune.calibration import CalibrationSource
+from onnxprune.description import describe
 from onnxprune.finishing import Finisher
 from onnxprune.forecast import Forecast
 from onnxprune.foresight import foresee
@@ -39,7 +40,6 @@ from onnxprune.groundwork import Groundwork
 from onnxprune.metadata import stamp
 from onnxprune.model import file_bytes, load, pending
 from onnxprune.options import Options
-from onnxprune.outcome import describe
 from onnxprune.plan import Plan, Weights
 from onnxprune.provenance import file_sha256, origin, record_of, weighed
 from onnxprune.pursuit import Pursuit

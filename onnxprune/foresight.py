@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onnxprune.description import dropped_rows, frozen_rows, left_notes, sample_counts, settings_of
 from onnxprune.finishing import plan_of
 from onnxprune.forecast import Forecast, GroupForecast, MetricForecast
 from onnxprune.groundwork import Groundwork
@@ -13,7 +14,6 @@ from onnxprune.metadata import stamp
 from onnxprune.metric import Metric
 from onnxprune.model import file_bytes
 from onnxprune.network import ChannelGroup
-from onnxprune.outcome import dropped_rows, frozen_rows, left_notes, sample_counts, settings_of
 from onnxprune.provenance import record_of, weighed
 from onnxprune.pursuit import Foreseen, Pursuit
 from onnxprune.recovery import Solution

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from onnxprune import fingerprints
+from onnxprune.description import settings_of
 from onnxprune.errors import OnnxPruneError, TargetError, ValidationError
 from onnxprune.frontier import Frontier, Point
 from onnxprune.groundwork import Groundwork
 from onnxprune.latency import interleaved_latency
-from onnxprune.outcome import settings_of
 from onnxprune.replacing import explained, replacing
 from onnxprune.report import Report
 from onnxprune.target import Target

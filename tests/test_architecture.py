@@ -215,7 +215,7 @@ def test_only_the_page_imports_the_template_engine() -> None:
 
 
 def test_the_page_is_made_from_the_record_alone() -> None:
-    runs = ("api", "cli", "model", "outcome", "report", "runtime", "study")
+    runs = ("api", "cli", "model", "description", "outcome", "report", "runtime", "study")
     assert offences(inside("page"), inside(*runs)) == []
 
 
