@@ -11,7 +11,7 @@ from onnxprune.arrays import IndexArray
 from onnxprune.network import Network
 from onnxprune.plan import Plan
 from onnxprune.rewrite import Cut, kept_channels
-from onnxprune.sections import find_sections
+from onnxprune.section_search import find_sections
 
 JOINS = ("Add", "Sum")
 

@@ -12,7 +12,8 @@ import onnx_graphsurgeon as gs
 from onnxprune.arrays import Array, IndexArray
 from onnxprune.errors import PlanMismatchError
 from onnxprune.names import fresh
-from onnxprune.sections import Section, seen_outside
+from onnxprune.section_search import seen_outside
+from onnxprune.sections import Section
 
 
 class Kept(Protocol):

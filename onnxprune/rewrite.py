@@ -22,7 +22,8 @@ from onnxprune.names import fresh
 from onnxprune.network import FROZEN, Network
 from onnxprune.plan import Plan, Weights
 from onnxprune.rules import find_fixup
-from onnxprune.sections import Section, find_sections
+from onnxprune.section_search import find_sections
+from onnxprune.sections import Section
 
 NO_WEIGHTS = Weights({})
 OTHER_MODEL = "the plan was made for another model; make a new one, or apply it to the original"

@@ -19,7 +19,8 @@ from onnxprune.options import Options
 from onnxprune.plan import Drop, Weights
 from onnxprune.recovery import Recovery
 from onnxprune.refit import NO_OTHERS, Prior, refit
-from onnxprune.sections import Section, dropped_groups, find_sections
+from onnxprune.section_search import find_sections
+from onnxprune.sections import Section, dropped_groups
 from onnxprune.study import Study
 
 STAYS = np.array([0, 1])

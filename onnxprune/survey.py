@@ -26,7 +26,7 @@ from onnxprune.inspection import (
 )
 from onnxprune.metadata import records
 from onnxprune.network import ChannelGroup, FrozenChannels, Network
-from onnxprune.sections import find_sections
+from onnxprune.section_search import find_sections
 
 SUBGRAPH_OPS = ("If", "Loop", "Scan")
 

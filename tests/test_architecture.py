@@ -58,6 +58,7 @@ GRAPH_HALF = (
     "rewrite",
     "rules",
     "scatters",
+    "section_search",
     "sections",
     "segments",
     "shape_hints",

@@ -23,7 +23,7 @@ from onnxprune.micro_model import MicroModel
 from onnxprune.network import ChannelGroup
 from onnxprune.plan import Drop, Plan
 from onnxprune.rewrite import apply, digest
-from onnxprune.sections import find_sections
+from onnxprune.section_search import find_sections
 
 PADDED = "<pads=[1,1,1,1]>"
 

@@ -27,7 +27,8 @@ from onnxprune.cost import cost_model
 from onnxprune.errors import PlanMismatchError
 from onnxprune.plan import Drop, Keep, Plan, Weights
 from onnxprune.rewrite import apply
-from onnxprune.sections import Section, find_sections
+from onnxprune.section_search import find_sections
+from onnxprune.sections import Section
 
 Array = np.ndarray
 

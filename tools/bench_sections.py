@@ -34,7 +34,7 @@ from onnxprune.plan import Plan
 from onnxprune.rewrite import apply, digest
 from onnxprune.runtime import Session
 from onnxprune.section_choice import dropped, drops, prior_of, with_constants
-from onnxprune.sections import find_sections
+from onnxprune.section_search import find_sections
 from onnxprune.sequential import refit_in_order
 from onnxprune.study import Study
 

@@ -27,7 +27,8 @@ from onnxprune.arrays import Array
 from onnxprune.errors import UnsupportedModelError
 from onnxprune.extract import all_names, known_shapes, read_by
 from onnxprune.names import fresh
-from onnxprune.sections import LINEAR_OPS, FrozenSection
+from onnxprune.section_search import LINEAR_OPS
+from onnxprune.sections import FrozenSection
 
 Start = Literal["unchanged", "fresh"]
 Shape = tuple[int | None, ...]

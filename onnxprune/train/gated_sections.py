@@ -16,7 +16,8 @@ import onnx.inliner
 from onnxprune.canonical import canonicalise
 from onnxprune.extract import read_by
 from onnxprune.groups import find_groups
-from onnxprune.sections import FrozenSection, find_sections
+from onnxprune.section_search import find_sections
+from onnxprune.sections import FrozenSection
 
 
 @dataclass(frozen=True)
