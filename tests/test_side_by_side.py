@@ -61,6 +61,8 @@ def close(left: list[Array], right: list[Array]) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+LEFT = [{("b", 0): np.zeros(1)}, {("b", 0): np.ones(1)}]
+"""What is left of two batches: in a variant, beside the tensor of that name."""
 CHAIN = "a = Conv <pads=[1,1,1,1]> (x, w1) b = Relu(a) c = Conv <pads=[1,1,1,1]> (b, w2)"
 NET = build(
     f"{CHAIN} s = Sigmoid(x) d = Add(c, s) e = Relu(d) f = Conv <pads=[1,1,1,1]> (e, w3)"
@@ -134,6 +136,31 @@ def test_the_samples_are_read_once_and_only_what_is_needed_later_waits(rng):
         assert {name for name, _ in store.keys(0)} == {"b", "d", "s"}
         see(["y"], side)
         assert read == [0, 1, 2]
+
+
+def test_what_is_left_waits_for_another_look_and_no_longer(rng):
+    feeds = [random_feed(NET, rng, batch) for batch in (4, 2)]
+    store: TensorStore = TensorStore()
+    side = SideBySide(NET, [2, 5], [{"b"}, {"d"}], iter(feeds), [{}], store, QUIET)
+    side.advance(lambda number, _: number, lambda _, number: side.leave(number, LEFT[number]), None)
+    for _ in range(2):
+        seen = side.again(
+            lambda _, frontier: [frontier.waiting(0, "b")], lambda total, part: total + part, []
+        )
+        assert [array.tolist() for array in seen] == [[0.0], [1.0]]
+    side.advance(lambda *_: None, lambda *_: None, None)
+    assert all("left" not in name for number in (0, 1) for name, _ in store.keys(number))
+
+
+def test_nothing_waits_behind_the_last_cut(rng):
+    feeds = [random_feed(NET, rng, 2)]
+    held = []
+    for last in (False, True):
+        store: TensorStore = TensorStore()
+        side = SideBySide(NET, [len(NET.graph.node)], [{"y"}], iter(feeds), [{}], store, QUIET)
+        side.advance(lambda *_: None, lambda *_: None, None, last=last)
+        held.append(store.bytes_held)
+    assert held[0] > held[1] == 0
 
 
 def test_variants_do_not_see_each_other(rng):
