@@ -191,7 +191,7 @@ def _fold_batchnorm(graph: gs.Graph) -> None:
         if linear is None or not _absorbs_batchnorm(linear, outputs):
             continue
         parameters = [t.values for t in norm.inputs[1:5] if isinstance(t, gs.Constant)]
-        if len(parameters) < 4 or len(norm.outputs) != 1 or parameters[0].ndim != 1:
+        if len(parameters) < 4 or len(norm.outputs) != 1 or not _of_its_outputs(linear, parameters):
             continue
         _absorb(linear, parameters, norm.attrs.get("epsilon", 1e-5), names)
         linear.outputs = [norm.outputs[0]]
@@ -211,6 +211,20 @@ def _absorbs_batchnorm(linear: gs.Node, outputs: set[int]) -> bool:
         and id(linear.outputs[0]) not in outputs
         and all(isinstance(t, gs.Constant) and len(t.outputs) == 1 for t in constants)
     )
+
+
+def _of_its_outputs(linear: gs.Node, parameters: list[Array]) -> bool:
+    """Whether there is one of each parameter per output; folded constants may show otherwise."""
+    shape = linear.inputs[1].values.shape
+    if len(shape) < 2:
+        return False
+    if linear.op == "ConvTranspose":
+        outputs = shape[1] * linear.attrs.get("group", 1)
+    else:
+        by_row = linear.op == "Conv" or linear.attrs.get("transB", 0)
+        outputs = shape[0] if by_row else shape[1]
+    biases = [bias.values.size for bias in linear.inputs[2:]]
+    return all(p.shape == (outputs,) for p in parameters) and set(biases) <= {1, outputs}
 
 
 def _absorb(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnxprune.shape_values import Element, Elements, Extent, elements_of
+from onnxprune.shape_values import INT64, Element, Elements, Extent, elements_of
 
 INVENTED = "unk__"
 """How names begin that inference gives to extents it does not know."""
@@ -29,9 +29,15 @@ def known_extents(graph: gs.Graph) -> dict[str, Extents]:
         sizes = node.inputs[position[0]]
         elements = None if isinstance(sizes, gs.Constant) else elements_of(sizes)
         extents = None if elements is None else position[1](node, elements)
-        if extents is not None and any(extent is not None for extent in extents):
-            found[node.outputs[0].name] = extents
+        possible = [None if _impossible(extent) else extent for extent in extents or ()]
+        if any(extent is not None for extent in possible):
+            found[node.outputs[0].name] = possible
     return found
+
+
+def _impossible(extent: int | str | None) -> bool:
+    """Whether a number that was computed is none that an axis can have."""
+    return isinstance(extent, int) and not 0 <= extent < INT64.stop
 
 
 def may_have_hints(model: onnx.ModelProto) -> bool:

@@ -19,6 +19,8 @@ LENGTH_LIMIT = 64
 """Elements a vector may have to be taken for a shape."""
 WHOLE = frozenset({np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.bool_)})
 """Types of shapes and of the masks that choose between them."""
+INT64 = range(-(1 << 63), 1 << 63)
+"""Numbers that a shape can hold; runtimes wrap around where arithmetic leaves them."""
 
 Symbol = int | str | tuple[int, int]
 """An extent: a number, a name, or the tensor and axis it is the unknown extent of."""
@@ -56,7 +58,9 @@ def elements_of(tensor: gs.Tensor, depth: int = 0) -> Elements | None:
     elements = None
     if len(tensor.inputs) == 1 and depth < DEPTH_LIMIT and tensor.inputs[0].op in _READERS:
         elements = _READERS[tensor.inputs[0].op](tensor.inputs[0], depth + 1)
-    return _opaque(tensor) if elements is None else elements
+    if elements is None:
+        return _opaque(tensor)
+    return [None if isinstance(e, int) and e not in INT64 else e for e in elements]
 
 
 def _opaque(tensor: gs.Tensor) -> Elements | None:

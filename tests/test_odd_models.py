@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from onnxprune.soundness import require_sound
 from onnxprune.survey import survey
 
 HUGE = 2**32 + 6
+LEAST = -(2**63)
 VECTORS = {"inputs": "float[N,T,6] x", "outputs": "float[N,T,5] y"}
 PRODUCT = {"w1": (6, 8), "w3": (7, 8), "w2": (7, 5)}
 
@@ -45,6 +47,25 @@ def convolution_with_an_odd_bias() -> onnx.ModelProto:
     return whole(nodes, CONVS | channels | {"b1": (8, 3, 3, 3)})()
 
 
+def convolution_with_a_bias_of_other_channels() -> onnx.ModelProto:
+    """A model that the checker takes: only folding shows how many channels the bias has."""
+    nodes = (
+        "b1 = ConstantOfShape <value = float[1] {1}> (shape) c = Conv <pads=[1,1,1,1]> (x, w1, b1)"
+    )
+    nodes += " n = BatchNormalization (c, s, b, m, v) y = Conv (n, w2)"
+    weights = {name: CONVS[name] for name in ("w1", "w2")}
+    channels = {name: np.ones(8, np.float32) for name in "sbmv"}
+    return whole(nodes, weights | channels | {"shape": ints(1024)})()
+
+
+def computed(shape: str, node: str, **numbers: int) -> Callable[[], onnx.ModelProto]:
+    """A new shape from the batch, joined with a number that arithmetic makes."""
+    nodes = (
+        f"n = Shape <start=0, end=1> (c) m = {shape} s = Concat <axis=0> (n, m, one, one) {node}"
+    )
+    return chain(nodes, {name: ints(number) for name, number in numbers.items()} | {"one": ints(1)})
+
+
 def a_cell_without_units() -> onnx.ModelProto:
     model = MICRO_MODELS["LSTM"]()
     recurrence = next(tensor for tensor in model.graph.initializer if tensor.name == "r1")
@@ -57,6 +78,7 @@ ODD = {
     "a cell without units": a_cell_without_units,
     "a letter that no operand has": product("btk,dk->bts"),
     "letters for other axes": product("bk,dk->bd"),
+    "a bias of other channels": convolution_with_a_bias_of_other_channels,
     "a bias of four axes": convolution_with_an_odd_bias,
     "a shuffle of nothing": of_no_channels,
     "a reshape to more channels than anything has": chain(
@@ -68,6 +90,10 @@ ODD = {
         {"apart": ints(7, 3, 2**31), "joined": ints(0, 8, -1)},
     ),
     "a tile of them": chain("h = Tile (c, times)", {"times": ints(1, 2**31 - 1, 1, 1)}),
+    "a tile below nothing, computed": computed("Identity (k)", "h = Tile (c, s)", k=LEAST),
+    "a tile below any number": computed("Sub (k, one)", "h = Tile (c, s)", k=LEAST),
+    "a tile beyond any number": computed("Mul (k, k)", "h = Tile (c, s)", k=HUGE),
+    "a reshape beyond any number": computed("Mul (k, k)", "h = Reshape (c, s)", k=HUGE),
     "a tile of nothing": chain("h = Tile (c, times)", {"times": ints(1, -1, 1, 1)}),
     "a shape of so many elements": chain(
         "s = ConstantOfShape <value = int64[1] {1}> (n) h = Reshape (c, s)", {"n": ints(HUGE)}
