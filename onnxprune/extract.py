@@ -64,6 +64,8 @@ def known_shapes(
 ) -> dict[str, tuple[int | None, ...]]:
     """Shapes of the activations, None for a dynamic extent; unknown activations are left out.
 
+    Some exporters write -1 for a dynamic extent.
+
     Shapes recorded in the model are believed; inference runs only where some are missing.
     """
     wanted = set(tensors)
@@ -76,7 +78,7 @@ def known_shapes(
 def _recorded_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int | None, ...]]:
     return {
         value.name: tuple(
-            d.dim_value if d.HasField("dim_value") else None
+            d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else None
             for d in value.type.tensor_type.shape.dim
         )
         for value in (*graph.value_info, *graph.output, *graph.input)

@@ -44,7 +44,7 @@ def explicit_recurrent(node: gs.Node, names: set[str]) -> None:
     if len(node.inputs) == BIAS:
         node.inputs.append(gs.Variable.empty())
     weight = node.inputs[WEIGHT]
-    if node.inputs[BIAS].is_empty() and isinstance(weight, gs.Constant):
+    if node.inputs[BIAS].is_empty() and isinstance(weight, gs.Constant) and len(weight.shape) == 3:
         directions, rows, _ = weight.shape
         zeros = np.zeros((directions, 2 * rows), weight.dtype)
         node.inputs[BIAS] = gs.Constant(fresh(f"{node.name}.bias", names), zeros)

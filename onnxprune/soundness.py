@@ -44,6 +44,7 @@ def require_sound(model: onnx.ModelProto) -> None:
     _check_opset(model)
     for graph in _graphs(model):
         _check_tensors(graph)
+        _check_values(graph)
         _check_divisors(graph)
     _check_inputs(model)
     _check_interface(model.graph)
@@ -115,6 +116,15 @@ def _check_tensors(graph: onnx.GraphProto) -> None:
                 _check_tensor(tensor, where)
             if attribute.HasField("sparse_tensor"):
                 _check_sparse(attribute.sparse_tensor, where)
+
+
+def _check_values(graph: onnx.GraphProto) -> None:
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        kind = value.type.tensor_type.elem_type
+        if kind not in onnx.TensorProto.DataType.values():
+            raise UnsupportedModelError(
+                f"tensor '{value.name}' has the unknown type {kind}; export the model again"
+            )
 
 
 def _check_divisors(graph: onnx.GraphProto) -> None:

@@ -752,6 +752,8 @@ MICRO_MODELS |= {
         {"flat": ints(0, 8, -1), "maps": ints(0, 8, 8, 8)},
     ),
     "Squeeze": reduced("p = GlobalAveragePool(c) h = Squeeze(p, axes)", {"axes": ints(2, 3)}),
+    "Squeeze, all of 1": reduced("p = GlobalAveragePool(c) h = Squeeze(p)"),
+    "Squeeze, all of 1, attributes": reduced("p = GlobalAveragePool(c) h = Squeeze(p)", opset=11),
     "Squeeze attribute": reduced("p = GlobalAveragePool(c) h = Squeeze <axes=[2,3]> (p)", opset=11),
     "Unsqueeze": whole(
         "a = Gemm(x, w1) u = Unsqueeze(a, axes) h = Relu(u) y = Conv(h, w2)",

@@ -74,7 +74,15 @@ def a_cell_without_units() -> onnx.ModelProto:
     return model
 
 
+def a_cell_with_flat_weights() -> onnx.ModelProto:
+    model = MICRO_MODELS["LSTM"]()
+    for place in (1, 2):
+        model.graph.node[0].input[place] = "b1"
+    return model
+
+
 ODD = {
+    "a cell with flat weights": a_cell_with_flat_weights,
     "a cell without units": a_cell_without_units,
     "a letter that no operand has": product("btk,dk->bts"),
     "letters for other axes": product("bk,dk->bd"),
@@ -131,6 +139,16 @@ def test_optional_inputs_may_be_left_out() -> None:
     model.graph.node.append(onnx.helper.make_node("Clip", ["c", "", "high"], ["clipped"]))
     model.graph.node.append(onnx.helper.make_node("Resize", ["c", "", "", "sizes"], ["resized"]))
     require_sound(model)
+
+
+@pytest.mark.parametrize("where", ["input", "output", "value_info"])
+def test_a_type_that_there_is_not_is_refused(where: str) -> None:
+    model = MICRO_MODELS["Conv"]()
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("c", 1, None))
+    value = getattr(model.graph, where)[0]
+    value.type.tensor_type.elem_type = 2**31 - 1
+    with pytest.raises(UnsupportedModelError, match=f"'{value.name}' has the unknown type"):
+        require_sound(model)
 
 
 def test_a_part_of_a_tensor_is_refused() -> None:

@@ -13,6 +13,7 @@ from onnx import parser
 
 from onnxprune.arrays import Feed
 from onnxprune.errors import CalibrationError, UnsupportedModelError
+from onnxprune.extract import known_shapes
 from onnxprune.gram import Gram
 from onnxprune.linear_map import FeatureSpec, Window
 from onnxprune.sampling import request_for
@@ -185,6 +186,13 @@ def test_one_infinite_value_of_a_row_is_seen() -> None:
         rows[0, 1, 20] = value
         with pytest.raises(CalibrationError, match="activation a is infinite"):
             _check_finite([request], [rows], 0, {0})
+
+
+def test_an_extent_of_minus_1_is_open(model: onnx.ModelProto, batches: list[Feed]) -> None:
+    wanted = collect(model, [PATCH], batches, samples=11, seed=2)[PATCH]
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = -1
+    assert known_shapes(model, ["x"]) == {"x": (None, 3, None, 8)}
+    assert close(collect(model, [PATCH], batches, samples=11, seed=2)[PATCH], wanted)
 
 
 def test_unknown_activation(model: onnx.ModelProto, batches: list[Feed]) -> None:

@@ -64,7 +64,8 @@ def _cuttable(node: gs.Node) -> bool:
     """Whether all weights are constants that no other node reads, and there are units."""
     weights = [*node.inputs[WEIGHT : BIAS + 1], *_given(node, PEEPHOLES)]
     own = all(isinstance(w, gs.Constant) and len(w.outputs) == 1 for w in weights)
-    return own and 0 not in node.inputs[RECURRENCE].shape
+    ranks = [len(w.shape) for w in weights[: BIAS - WEIGHT + 1]] if own else []
+    return ranks == [3, 3, 2] and 0 not in node.inputs[RECURRENCE].shape
 
 
 def _given(node: gs.Node, place: int) -> Iterator[gs.Tensor]:
