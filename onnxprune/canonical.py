@@ -272,7 +272,7 @@ def _is_row(bias: gs.Tensor) -> bool:
 def _plain_gemm(node: gs.Node) -> None:
     """Move alpha and beta of a Gemm with constant weights into them; bias as a vector."""
     weight = node.inputs[1]
-    if not isinstance(weight, gs.Constant) or len(weight.outputs) > 1:
+    if not isinstance(weight, gs.Constant) or len(weight.outputs) > 1 or len(weight.shape) != 2:
         return
     alpha, beta = node.attrs.get("alpha", 1.0), node.attrs.get("beta", 1.0)
     if alpha != 1.0:

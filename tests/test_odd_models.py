@@ -81,7 +81,16 @@ def a_cell_with_flat_weights() -> onnx.ModelProto:
     return model
 
 
+def a_gemm_by_a_number() -> onnx.ModelProto:
+    """Of opset 11, of which inference says nothing against it."""
+    model = MICRO_MODELS["Squeeze, all of 1, attributes"]()
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "w3")
+    weight.CopyFrom(onnx.numpy_helper.from_array(np.float32(2), "w3"))
+    return model
+
+
 ODD = {
+    "a Gemm by a number": a_gemm_by_a_number,
     "a cell with flat weights": a_cell_with_flat_weights,
     "a cell without units": a_cell_without_units,
     "a letter that no operand has": product("btk,dk->bts"),
