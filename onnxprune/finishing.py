@@ -12,10 +12,11 @@ from onnxprune.choice import Choice
 from onnxprune.dropping import chosen_sections
 from onnxprune.errors import PlanMismatchError
 from onnxprune.groundwork import Groundwork
+from onnxprune.least_squares import LeastSquares
 from onnxprune.measurement import Measured
 from onnxprune.outcome import Outcome
 from onnxprune.plan import Keep, Plan, Weights
-from onnxprune.recovery import Solution
+from onnxprune.recovery import BiasOnly, Recovery, Solution
 from onnxprune.refinement import Refine
 from onnxprune.refining import Refiner
 from onnxprune.rewrite import OTHER_MODEL, apply, digest, kept_channels
@@ -98,9 +99,10 @@ class Finisher:
         sections = dropped(known, counts)
         in_order = options.composition.sequential
         alive = known.survivors(known.keeps(counts))
-        again = solved_in_order(known, alive, sections) if in_order else frozenset()
-        # what is solved again on what it will really read only needs a place to start from
-        others = dict.fromkeys(again, known.trial_recovery)
+        others: dict[str, Recovery] = {}
+        if in_order and isinstance(known.recovery, LeastSquares):
+            # what is solved on what it will really read is best pulled towards its own weights
+            others = dict.fromkeys(solved_in_order(known, alive, sections), BiasOnly())
         prior = prior_of(known, counts, known.recovery, others=others, progress=options.progress)
         if not in_order:
             weights = with_constants(prior.weights, known, sections)

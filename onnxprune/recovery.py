@@ -115,6 +115,20 @@ class NoRecovery:
 
 
 @dataclass(frozen=True)
+class BiasOnly:
+    """Slices the weights and solves for the bias alone, unmeasured: where a refit starts from."""
+
+    def solve(self, problem: LayerProblem, keep: IndexArray) -> Solution:
+        """Slices the consumer; the mean of what is cut moves into the bias."""
+        features = features_of(keep, problem.taps)
+        weight = problem.weight[:, features].copy()
+        lost = problem.weight.copy()
+        lost[:, features] = 0.0
+        bias = lost @ problem.gram[:, -1] / problem.gram[-1, -1]
+        return Solution(weight, bias, None, None, "slice")
+
+
+@dataclass(frozen=True)
 class FixedRidge:
     """Least squares with one ridge towards the slice, unmeasured: quick, for trial prunings.
 

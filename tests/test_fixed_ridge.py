@@ -12,7 +12,7 @@ from onnxprune import least_squares
 from onnxprune.layer_problem import Targets
 from onnxprune.least_squares import LeastSquares
 from onnxprune.normal_equations import features_of
-from onnxprune.recovery import FixedRidge
+from onnxprune.recovery import BiasOnly, FixedRidge
 
 KEEP = np.array([0, 2, 3, 5])
 
@@ -82,6 +82,19 @@ def test_other_targets_than_its_own_output():
     weight, bias = direct(problem, KEEP, 1e-3)
     np.testing.assert_allclose(found.weight, weight, atol=1e-8)
     np.testing.assert_allclose(found.bias, bias, atol=1e-8)
+
+
+@pytest.mark.parametrize("taps", [1, 3])
+def test_the_bias_alone_takes_the_mean_of_what_is_cut(taps):
+    problem, x, _ = problem_of(taps=taps)
+    found = BiasOnly().solve(problem, KEEP)
+    features = features_of(KEEP, taps)
+    np.testing.assert_array_equal(found.weight, problem.weight[:, features])
+    made = x[:, features] @ found.weight.T + found.bias
+    np.testing.assert_allclose(made.mean(axis=0), (x @ problem.weight.T).mean(axis=0), atol=1e-9)
+    assert (found.error, found.tune_error) == (None, None)
+    whole = BiasOnly().solve(problem, np.arange(len(problem.channels)))
+    np.testing.assert_allclose(whole.bias, problem.weight[:, -1], atol=1e-12)
 
 
 def test_dead_and_repeated_channels_are_no_trouble():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from micro_models import build
 from small_networks import studied
 
-from onnxprune import Options, Pruner, Result, Target, channel_regression, recovery
+from onnxprune import Options, Pruner, Result, Target, channel_regression, least_squares, recovery
 from onnxprune.channel_regression import Affine, Triangular
 from onnxprune.criteria import Obs, Squeeze, Subspace, elimination
 from onnxprune.criteria.joint_gram import joint_channel_covariance, joint_channel_gram
@@ -272,7 +272,7 @@ def test_they_call_neither_obs_nor_patches(
 
     monkeypatch.setattr(Obs, "rank", never)
     monkeypatch.setattr(elimination.BlockElimination, "__init__", never)
-    for other in (recovery.LeastSquares, recovery.FixedRidge):
+    for other in (least_squares.LeastSquares, recovery.FixedRidge):
         monkeypatch.setattr(other, "solve", never)
     patches = []
     for own in (channel_regression.Triangular, channel_regression.Affine):

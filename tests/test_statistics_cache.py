@@ -110,7 +110,7 @@ def filled(tmp_path_factory) -> Path:
         ({"batch": 16}, 3),
         ({"num_samples": 100}, 3),
         ({"criterion": "l2"}, 2),
-        ({"recovery": False}, 2),
+        ({"recovery": False}, 3),
         ({"align": 32}, 1),
         ({"exclude": "/5/"}, 3),
         ({"max_memory": 10**9}, 0),
