@@ -144,8 +144,8 @@ class _Writer:
 
     def _weighted(self, p: Product, x: gs.Tensor, weight: gs.Constant) -> gs.Tensor | None:
         """MatMul with the weights as a matrix."""
-        if not p.rows:
-            return None  # a single vector
+        if not p.rows or not weight.values.size:
+            return None  # a single vector, or nothing
         extents = dict(zip(p.right, weight.values.shape, strict=True))
         order = [p.right.index(c) for c in p.summed + p.columns]
         inputs = math.prod(extents[c] for c in p.summed)

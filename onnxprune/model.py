@@ -163,8 +163,12 @@ def import_graph(model: onnx.ModelProto) -> gs.Graph:
     """The model as a graphsurgeon graph, weights loaded lazily.
 
     Extents without a real name become None: exporters write "?" or -1 for several unequal ones.
+    Attributes that are empty lists, whose type would be lost, mean what none do and are left out.
     """
     graph = gs.import_onnx(model)
+    for node in graph.nodes:
+        for name in [n for n, value in node.attrs.items() if isinstance(value, list) and not value]:
+            del node.attrs[name]
     for tensor in graph.tensors().values():
         if not isinstance(tensor, gs.Variable):
             continue

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.arrays import Array, IndexArray, Matrix, Vector
+from onnxprune.errors import UnsupportedModelError
 from onnxprune.gram import Gram
 from onnxprune.layer_problem import GroupProblem, LayerProblem
 from onnxprune.linear_map import FeatureSpec, LinearMap
@@ -174,12 +175,27 @@ def consumer_views(
     for name, linear_map in network.consumers.items():
         channels = network.channels(linear_map.x, linear_map.x_axis)
         if name in wanted:
-            specs = [m.feature_spec(m.x.name, len(m.x.shape)) for m in linear_map.sharers]
+            specs = [m.feature_spec(m.x.name, _rank(m)) for m in linear_map.sharers]
             view = ConsumerView(linear_map, tuple(specs), channels)
             features = channels.size // linear_map.groups * linear_map.taps
             known = linear_map.taps == 1 or all(spec.window is not None for spec in specs)
             views[name] = view if features <= max_features and known else _stacked_view(view)
     return views
+
+
+def _rank(linear_map: LinearMap) -> int:
+    """How many axes a map's input has.
+
+    Raises:
+        UnsupportedModelError: that is not known, as behind a Squeeze that depends on the batch.
+    """
+    shape = linear_map.x.shape
+    if shape is None:
+        raise UnsupportedModelError(
+            f"activation {linear_map.x.name}, which '{linear_map.name}' reads, has an unknown "
+            "number of axes; give the operators before it axes that do not depend on the batch"
+        )
+    return len(shape)
 
 
 def _stacked_view(view: ConsumerView) -> ConsumerView:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.arrays import Array, IndexArray
+from onnxprune.errors import UnsupportedModelError
 from onnxprune.linear_map import FeatureSpec, Window
 from onnxprune.row_layout import RowLayout
 
@@ -135,7 +136,11 @@ def request_for(
             positions there are does not matter, for most may be padding.
     """
     extent = shape[spec.axis]
-    assert extent is not None
+    if extent is None:
+        raise UnsupportedModelError(
+            f"activation {spec.tensor} has an unknown number of channels on axis {spec.axis}; run "
+            "shape inference on the model"
+        )
     extent *= spec.parts if spec.apart is not None else 1
     features = GramRequest(spec, extent, 1).features
     wanted = max(MIN_POINTS, math.ceil(rows_per_feature * features / samples))

@@ -122,7 +122,7 @@ def _plain_squeeze(node: gs.Node, opset: int) -> bool:
         return False
     axes = [axis for axis, extent in enumerate(x.shape) if extent == 1]
     into_gemm = all(reader.op == "Gemm" and reader.inputs[0] is y for reader in y.outputs)
-    if len(x.shape) - len(axes) != 2 or not into_gemm:
+    if not axes or len(x.shape) - len(axes) != 2 or not into_gemm:
         return False
     if opset < AXES_ARE_AN_INPUT:
         node.attrs["axes"] = axes

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 
 import onnx
 from google.protobuf.message import Message
 
 from onnxprune.errors import UnsupportedModelError
+from onnxprune.function_sizes import check_functions
 
-MAX_NODES = 1 << 18
-"""Nodes that a model with functions may have when these are written out."""
 MAX_DENSE = 1 << 27
 """Elements that a sparse tensor may have when its zeros are written out."""
 POSITIVE = frozenset({"group", "blocksize", "num_heads"})
@@ -49,7 +48,7 @@ def require_sound(model: onnx.ModelProto) -> None:
     _check_inputs(model)
     _check_interface(model.graph)
     _check_order(model.graph)
-    _check_functions(model)
+    check_functions(model)
 
 
 def _check_text(message: Message) -> None:
@@ -128,12 +127,18 @@ def _check_values(graph: onnx.GraphProto) -> None:
 
 
 def _check_divisors(graph: onnx.GraphProto) -> None:
+    """Numbers that something is divided by, or into."""
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.name in POSITIVE and attribute.i < 1:
                 raise UnsupportedModelError(
                     f"attribute {attribute.name} of node '{node.name or node.op_type}' is "
                     f"{attribute.i}; export the model again"
+                )
+            if attribute.name == "num_outputs" and attribute.i != len(node.output):
+                raise UnsupportedModelError(
+                    f"node '{node.name or node.op_type}' has {len(node.output)} outputs, but "
+                    f"num_outputs {attribute.i}; export the model again"
                 )
 
 
@@ -256,42 +261,3 @@ def _check_order(graph: onnx.GraphProto) -> None:
         stuck = next(node for node, count in zip(graph.node, left, strict=True) if count)
         name = stuck.name or (stuck.output[0] if stuck.output else stuck.op_type)
         raise UnsupportedModelError(f"the graph goes in a circle at node '{name}'")
-
-
-def _check_functions(model: onnx.ModelProto) -> None:
-    """Functions end, and do not unfold to more nodes than anybody can work on."""
-    bodies = {(f.domain, f.name): f for f in model.functions}
-    sizes: dict[tuple[str, str], int] = {}
-    order = _innermost_first(bodies)
-    for key in order:
-        sizes[key] = _size(bodies[key].node, sizes)
-    if bodies and _size(model.graph.node, sizes) > MAX_NODES:
-        raise UnsupportedModelError(
-            f"the model has more than {MAX_NODES:,} nodes when its functions are written out"
-        )
-
-
-def _size(nodes: Sequence[onnx.NodeProto], sizes: Mapping[tuple[str, str], int]) -> int:
-    return sum(sizes.get((node.domain, node.op_type), 1) for node in nodes)
-
-
-def _innermost_first(
-    bodies: Mapping[tuple[str, str], onnx.FunctionProto],
-) -> list[tuple[str, str]]:
-    """The functions, each behind those that it calls.
-
-    Raises:
-        UnsupportedModelError: there is no such order.
-    """
-    calls = {
-        key: {(n.domain, n.op_type) for n in body.node} & bodies.keys()
-        for key, body in bodies.items()
-    }
-    order: list[tuple[str, str]] = []
-    while len(order) < len(bodies):
-        ready = [key for key in calls if key not in order and calls[key] <= set(order)]
-        if not ready:
-            name = next(key for key in calls if key not in order)[1]
-            raise UnsupportedModelError(f"function '{name}' of the model calls itself")
-        order += ready
-    return order

@@ -15,9 +15,12 @@ import pytest
 from micro_models import CONVS, MICRO_MODELS, Builder, chain, ints, whole
 from pyarrow import parquet
 
+from onnxprune import Target, prune
 from onnxprune.calibration import InputSpec, load_calibration
+from onnxprune.canonical import canonicalise
 from onnxprune.errors import CalibrationError, PlanMismatchError, UnsupportedModelError
 from onnxprune.plan import Weights
+from onnxprune.runtime import Session
 from onnxprune.soundness import require_sound
 from onnxprune.survey import survey
 
@@ -90,6 +93,18 @@ def a_gemm_by_a_number() -> onnx.ModelProto:
 
 
 ODD = {
+    "weights of nothing": whole(
+        'h = Einsum<equation="btk,dk->btd">(x, w) y = MatMul (h, v)',
+        {"w": np.zeros((3, 0), np.float32), "v": (3, 5)},
+        inputs="float[N,T,K] x",
+        outputs="float[N,T,5] y",
+    ),
+    "a squeeze of nothing": whole(
+        "c = Conv (x, w1) f = Flatten (c) s = Squeeze (f) y = Gemm (s, w3)",
+        {"w1": (8, 3, 8, 8), "w3": (8, 5)},
+        outputs="float[N,5] y",
+        opset=11,
+    ),
     "a Gemm by a number": a_gemm_by_a_number,
     "a cell with flat weights": a_cell_with_flat_weights,
     "a cell without units": a_cell_without_units,
@@ -141,6 +156,38 @@ def test_an_input_that_an_operator_needs_is_missed(node: str, place: int) -> Non
     model.graph.node[-1].input[place] = ""
     with pytest.raises(UnsupportedModelError, match=f"'spoilt' lacks its input {place}, .* {node}"):
         require_sound(model)
+
+
+def test_empty_lists_mean_what_none_does(tmp_path: Path) -> None:
+    """As the axes of a mean over all of them."""
+    nodes = "c = Conv (x, w1) m = ReduceMean (c) d = Sub (c, m) y = Conv (d, w2)"
+    model = whole(nodes, CONVS, opset=17)()
+    empty = onnx.AttributeProto(name="axes", type=onnx.AttributeProto.INTS)
+    model.graph.node[1].attribute.append(empty)
+    feed = {"x": np.random.default_rng(0).standard_normal((3, 3, 8, 8)).astype(np.float32)}
+    (before,), (after,) = (Session(m).run(feed) for m in (model, canonicalise(model)))
+    np.testing.assert_allclose(after, before, atol=1e-5)
+
+
+def test_a_split_has_as_many_outputs_as_it_says() -> None:
+    model = MICRO_MODELS["Conv"]()
+    split = onnx.helper.make_node("Split", ["c"], ["p", "q"], "halves", num_outputs=2)
+    model.graph.node.append(split)
+    require_sound(model)
+    split.output.append("r")
+    model.graph.node[-1].CopyFrom(split)
+    with pytest.raises(UnsupportedModelError, match="'halves' has 3 outputs, but num_outputs 2"):
+        require_sound(model)
+
+
+def test_a_layer_whose_input_has_no_known_axes_is_named() -> None:
+    nodes = "c = Conv (x, w1) d = Conv (c, w2) s = Squeeze (d) f = Flatten (s) y = Gemm (f, w3)"
+    weights = {"w1": (8, 3, 3, 3), "w2": (4, 8, 1, 1), "w3": (144, 5)}
+    model = whole(nodes, weights, outputs="float[N,5] y")()
+    model.graph.node[-1].name = "head"
+    samples = np.random.default_rng(0).standard_normal((20, 3, 8, 8)).astype(np.float32)
+    with pytest.raises(UnsupportedModelError, match="f, which 'head' reads, has an unknown number"):
+        prune(model, samples, Target("macs", 0.5))
 
 
 def test_optional_inputs_may_be_left_out() -> None:
