@@ -29,17 +29,24 @@ VECTORS = {"inputs": "float[N,T,6] x", "outputs": "float[N,T,5] y"}
 PRODUCT = {"w1": (6, 8), "w3": (7, 8), "w2": (7, 5)}
 
 
-def product(equation: str) -> Builder:
-    """Linear maps around an Einsum of three axes and weights."""
+def product(equation: str, spoilt: bytes) -> Builder:
+    """Linear maps around an Einsum of three axes and weights, whose equation is another."""
     nodes = f'a = MatMul (x, w1) h = Einsum<equation="{equation}">(a, w3) y = MatMul (h, w2)'
-    return whole(nodes, PRODUCT, **VECTORS)
+
+    def builder() -> onnx.ModelProto:
+        model = whole(nodes, PRODUCT, **VECTORS)()
+        model.graph.node[1].attribute[0].s = spoilt
+        model.graph.value_info.append(onnx.helper.make_tensor_value_info("h", 1, None))
+        return model
+
+    return builder
 
 
-def of_no_channels() -> onnx.ModelProto:
-    """A channel shuffle of an activation without channels."""
-    nodes = "r = Reshape (x, apart) t = Transpose <perm=[0,2,1,3]> (r) y = Reshape (t, joined)"
-    weights = {"apart": ints(0, 2, 0, 4), "joined": ints(0, 0, 4)}
-    return whole(nodes, weights, inputs="float[N,0,4] x", outputs="float[N,C,4] y")()
+def of_no_samples() -> onnx.ModelProto:
+    """Heads that are joined, of no sample."""
+    nodes = "t = Transpose <perm=[0,2,1,3]> (x) y = Reshape (t, joined)"
+    weights = {"joined": ints(0, 0, -1)}
+    return whole(nodes, weights, inputs="float[0,4,7,6] x", outputs="float[0,7,24] y")()
 
 
 def convolution_with_an_odd_bias() -> onnx.ModelProto:
@@ -107,18 +114,20 @@ ODD = {
     "a Gemm by a number": a_gemm_by_a_number,
     "a cell with flat weights": a_cell_with_flat_weights,
     "a cell without units": a_cell_without_units,
-    "a letter that no operand has": product("btk,dk->bts"),
-    "letters for other axes": product("bk,dk->bd"),
-    "a bias of other channels": convolution_with_a_bias_of_other_channels,
+    "a letter that no operand has": product("btk,dk->btd", b"btk,dk->btd\0"),
+    "letters for other axes": product("btk,dk->btd", b"btk,dkj->btdj"),
     "a bias of four axes": convolution_with_an_odd_bias,
-    "a shuffle of nothing": of_no_channels,
+    "a shuffle of nothing": of_no_samples,
     "a reshape to more channels than anything has": chain(
         "r = Reshape (c, apart) t = Transpose <perm=[0,2,1,3]> (r) h = Reshape (t, joined)",
         {"apart": ints(0, 4, 2, -1), "joined": ints(0, HUGE, -1)},
+        inputs="float[N,3,H,W] x",
     ),
-    "a reshape to a grid of them": chain(
-        "r = Reshape (c, apart) t = Transpose <perm=[1,0,2]> (r) h = Reshape (t, joined)",
-        {"apart": ints(7, 3, 2**31), "joined": ints(0, 8, -1)},
+    "as many features as an image of such a size has": whole(
+        "c = Conv (x, w1) y = Flatten (c)",
+        {"w1": (8, 3, 1, 1)},
+        inputs="float[N,3,65536,65536] x",
+        outputs="float[N,C] y",
     ),
     "a tile of them": chain("h = Tile (c, times)", {"times": ints(1, 2**31 - 1, 1, 1)}),
     "a tile below nothing, computed": computed("Identity (k)", "h = Tile (c, s)", k=LEAST),
