@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxprune.explicit import SPLIT_SIZES_ARE_AN_INPUT
+from onnxprune.explicit import LISTS_ARE_INPUTS
 from onnxprune.stand_ins import MICROSOFT
 from onnxprune.workbench import Bench, attributes
 
@@ -50,7 +50,7 @@ def packed_attention(node: onnx.NodeProto, bench: Bench) -> Iterator[onnx.NodePr
 
 
 def _split(x: str, parts: list[str], sizes: list[int], bench: Bench) -> onnx.NodeProto:
-    if bench.opset < SPLIT_SIZES_ARE_AN_INPUT:
+    if bench.opset < LISTS_ARE_INPUTS:
         return helper.make_node("Split", [x], parts, axis=2, split=sizes)
     given = bench.constant(f"{x}/sizes", np.array(sizes, np.int64))
     return helper.make_node("Split", [x, given], parts, axis=2)

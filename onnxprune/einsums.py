@@ -14,12 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxprune.explicit import LISTS_ARE_INPUTS
 from onnxprune.names import fresh
 
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 """Types whose products MatMul computes wherever Einsum does."""
-AXES_ARE_AN_INPUT = 13
-"""First opset in which the axes of Squeeze and Unsqueeze are an input, not an attribute."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ class _Writer:
         return self._add("Reshape", [x, self._constant("shape", shape)])
 
     def _squeezed(self, op: str, x: gs.Tensor, axes: list[int]) -> gs.Tensor:
-        if self._graph.opset < AXES_ARE_AN_INPUT:
+        if self._graph.opset < LISTS_ARE_INPUTS:
             return self._add(op, [x], axes=axes)
         return self._add(op, [x, self._constant("axes", axes)])
 

@@ -12,6 +12,7 @@ from itertools import groupby
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxprune.explicit import explicit_squeeze
 from onnxprune.names import fresh
 from onnxprune.shape_values import (
     WHOLE,
@@ -32,9 +33,6 @@ SIZES: dict[str, int] = {
 }
 """Inputs of operators that hold extents or numbers of repeats."""
 
-AXES_ARE_AN_INPUT = 13
-"""First opset in which the axes of a Squeeze are an input, not an attribute."""
-
 
 def resolve_shapes(graph: gs.Graph) -> bool:
     """Replace shape arithmetic by constants, as far as extents are known numbers.
@@ -53,7 +51,7 @@ def resolve_shapes(graph: gs.Graph) -> bool:
         elif node.op == "Expand":
             written |= _plain_expand(node)
         elif node.op == "Squeeze":
-            written |= _plain_squeeze(node, graph.opset)
+            written |= explicit_squeeze(node, graph.opset)
         if reads_shapes(node) and id(node.outputs[0]) not in outputs:
             _write_numbers(node)
     return written
@@ -108,28 +106,6 @@ def _fill_inferred(node: gs.Node, shape: gs.Constant) -> bool:
     values = shape.values.tolist()
     values[places[0]] = extent
     _write(node, 1, values)
-    return True
-
-
-def _plain_squeeze(node: gs.Node, opset: int) -> bool:
-    """Write the axes of a Squeeze that takes all extents of 1 before a Gemm, which reads two axes.
-
-    How many it leaves depends on the batch else, although it must not be one of them.
-    """
-    x, y = node.inputs[0], node.outputs[0]
-    given = "axes" in node.attrs or (len(node.inputs) > 1 and not node.inputs[1].is_empty())
-    if given or x.shape is None or not y.outputs:
-        return False
-    axes = [axis for axis, extent in enumerate(x.shape) if extent == 1]
-    into_gemm = all(reader.op == "Gemm" and reader.inputs[0] is y for reader in y.outputs)
-    if not axes or len(x.shape) - len(axes) != 2 or not into_gemm:
-        return False
-    if opset < AXES_ARE_AN_INPUT:
-        node.attrs["axes"] = axes
-    else:
-        while len(node.inputs) > 1:  # an empty optional input
-            node.inputs.pop()
-        node.inputs.append(gs.Constant(f"{node.name or y.name}/axes", np.array(axes, np.int64)))
     return True
 
 

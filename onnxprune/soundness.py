@@ -44,7 +44,7 @@ def require_sound(model: onnx.ModelProto) -> None:
     for graph in _graphs(model):
         _check_tensors(graph)
         _check_values(graph)
-        _check_divisors(graph)
+        _check_attributes(graph)
     _check_inputs(model)
     _check_interface(model.graph)
     _check_order(model.graph)
@@ -126,8 +126,8 @@ def _check_values(graph: onnx.GraphProto) -> None:
             )
 
 
-def _check_divisors(graph: onnx.GraphProto) -> None:
-    """Numbers that something is divided by, or into."""
+def _check_attributes(graph: onnx.GraphProto) -> None:
+    """Numbers that something is divided by, and numbers of outputs."""
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.name in POSITIVE and attribute.i < 1:

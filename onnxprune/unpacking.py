@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxprune.explicit import SPLIT_SIZES_ARE_AN_INPUT
+from onnxprune.explicit import LISTS_ARE_INPUTS
 from onnxprune.names import fresh
 from onnxprune.shape_values import numbers_of, symbol
 
@@ -170,7 +170,7 @@ def _split(packed: gs.Tensor, pieces: list[gs.Variable], opset: int, name: str) 
     sizes = [piece.shape[-1] for piece in pieces]
     attributes: dict[str, object] = {"axis": len(packed.shape) - 1}
     inputs = [packed]
-    if opset < SPLIT_SIZES_ARE_AN_INPUT:
+    if opset < LISTS_ARE_INPUTS:
         attributes["split"] = sizes
     else:
         inputs.append(gs.Constant(f"{name}/sizes", np.array(sizes, np.int64)))
