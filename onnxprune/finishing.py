@@ -98,9 +98,9 @@ class Finisher:
         options = self.ground.options
         sections = dropped(known, counts)
         in_order = options.composition.sequential
-        alive = known.survivors(known.keeps(counts))
         others: dict[str, Recovery] = {}
         if in_order and isinstance(known.recovery, LeastSquares):
+            alive = known.survivors(known.keeps(counts))
             # what is solved on what it will really read is best pulled towards its own weights
             others = dict.fromkeys(solved_in_order(known, alive, sections), BiasOnly())
         prior = prior_of(known, counts, known.recovery, others=others, progress=options.progress)

@@ -26,7 +26,9 @@ NO_OTHERS: Mapping[str, Recovery] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Prior:
-    """What one-shot recovery makes of a network, each consumer on the original's activations.
+    """What a network is before it is refitted in order, or without that.
+
+    Consumers are solved on the original's activations, or only sliced where a refit starts there.
 
     Attributes:
         weights: of the consumers that lose inputs, and of the projections that take places over.

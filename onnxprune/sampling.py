@@ -117,7 +117,7 @@ def total_positions(spec: FeatureSpec, shape: tuple[int | None, ...]) -> int | N
 
 def request_for(
     spec: FeatureSpec,
-    shape: tuple[int | None, ...],
+    shape: tuple[int | None, ...] | None,
     *,
     samples: int,
     batch: int,
@@ -128,18 +128,21 @@ def request_for(
 
     Args:
         spec: which features.
-        shape: the activation's shape, None where dynamic; the channel axis must be known.
+        shape: the activation's shape, None where dynamic; None if nothing is known of it.
         samples: how many samples will be seen in all.
         batch: how many of them at once.
         rows_per_feature: rows wanted for each feature.
         layout: how rows follow from the positions of a mask, if there is one: then how many
             positions there are does not matter, for most may be padding.
+
+    Raises:
+        UnsupportedModelError: the channels of the activation are not known.
     """
-    extent = shape[spec.axis]
-    if extent is None:
+    extent = None if shape is None or len(shape) != spec.rank else shape[spec.axis]
+    if shape is None or extent is None:
         raise UnsupportedModelError(
-            f"activation {spec.tensor} has an unknown number of channels on axis {spec.axis}; run "
-            "shape inference on the model"
+            f"activation {spec.tensor}: its shape is {shape}, but its Gram needs {spec.rank} "
+            f"axes and the length of axis {spec.axis}; run shape inference on the model"
         )
     extent *= spec.parts if spec.apart is not None else 1
     features = GramRequest(spec, extent, 1).features

@@ -197,7 +197,7 @@ def _rows(
         site.name: [
             request_for(
                 views[site.name].specs[0],
-                shapes[site.x],
+                shapes.get(site.x),
                 samples=batches.indices.size,
                 batch=batches.size,
                 rows_per_feature=ROWS_PER_FEATURE,

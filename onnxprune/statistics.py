@@ -126,25 +126,17 @@ def _requests(
     mask: RowMask | None,
 ) -> list[GramRequest]:
     shapes = known_shapes(model, {spec.tensor for spec in specs})
-    requests = []
-    for spec in specs:
-        shape = shapes.get(spec.tensor)
-        if shape is None or len(shape) != spec.rank or shape[spec.axis] is None:
-            raise UnsupportedModelError(
-                f"activation {spec.tensor}: its shape is {shape}, but its Gram needs {spec.rank} "
-                f"axes and the length of axis {spec.axis}; run shape inference on the model"
-            )
-        requests.append(
-            request_for(
-                spec,
-                shape,
-                samples=samples,
-                batch=batch,
-                rows_per_feature=rows_per_feature,
-                layout=None if mask is None else mask.layout(spec),
-            )
+    return [
+        request_for(
+            spec,
+            shapes.get(spec.tensor),
+            samples=samples,
+            batch=batch,
+            rows_per_feature=rows_per_feature,
+            layout=None if mask is None else mask.layout(spec),
         )
-    return requests
+        for spec in specs
+    ]
 
 
 def _few_rows(requests: Sequence[GramRequest], batch: int) -> set[int]:

@@ -37,9 +37,8 @@ def variant_distances(
         mask: says which positions of outputs count; None for all.
         label: what is done, for progress bars.
     """
-    compared = VariantDistances.of(model, next(iter(batches)), len(changes), mask)
-    held = set() if mask is None else {mask.name}
-    nodes, wanted = len(model.graph.node), set(compared.outputs) | held
+    compared = VariantDistances.of(model, len(changes), mask)
+    nodes, wanted = len(model.graph.node), {*compared.outputs, *compared.inputs}
     store: TensorStore[Key]
     with TensorStore() as store:
         networks = SideBySide(model, [nodes], [wanted], batches, changes, store, executor, provider)
@@ -53,23 +52,19 @@ class VariantDistances:
 
     Attributes:
         outputs: names of the model's outputs that are arrays of numbers, and not constant.
-        feed: one batch of samples, by which outputs are told apart.
+        inputs: names of the model's inputs, by which outputs are told apart.
         totals: for each variant the distances of its outputs so far.
         mask: says which positions of outputs count; None for all.
     """
 
     outputs: tuple[str, ...]
-    feed: Feed
+    inputs: tuple[str, ...]
     totals: list[dict[str, OutputDistance]]
     mask: RowMask | None = None
 
     @classmethod
     def of(
-        cls,
-        model: onnx.ModelProto,
-        feed: Feed,
-        variants: int,
-        mask: RowMask | None = None,
+        cls, model: onnx.ModelProto, variants: int, mask: RowMask | None = None
     ) -> VariantDistances:
         """Empty accumulators for the outputs of a model."""
         text = onnx.TensorProto.STRING
@@ -81,17 +76,19 @@ class VariantDistances:
             and value.type.tensor_type.elem_type != text
             and value.name not in constants
         ]
-        return cls(tuple(outputs), feed, [{} for _ in range(variants)], mask)
+        inputs = [value.name for value in model.graph.input if value.name not in constants]
+        return cls(tuple(outputs), tuple(inputs), [{} for _ in range(variants)], mask)
 
     def of_batch(self, _: int, frontier: Frontier) -> list[dict[str, OutputDistance]]:
         """The distances of one batch."""
-        said = None if self.mask is None else frontier.original(self.mask.name)
+        feed = {name: frontier.original(name) for name in self.inputs}
+        said = None if self.mask is None else feed[self.mask.name]
         found: list[dict[str, OutputDistance]] = []
         for variant in range(len(self.totals)):
             own = {}
             for name in self.outputs:
                 reference = frontier.original(name)
-                own[name] = OutputDistance(name, looks_like_scores(reference, self.feed))
+                own[name] = OutputDistance(name, looks_like_scores(reference, feed))
                 add_counted(own[name], reference, frontier.of(variant, name), self.mask, said)
             found.append(own)
         return found
