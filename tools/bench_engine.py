@@ -3,6 +3,7 @@
     python tools/bench_engine.py targets   # docs/decisions/0017: steps to rectified targets
     python tools/bench_engine.py judges    # docs/decisions/0018: what trials are judged by
     python tools/bench_engine.py budgets   # docs/decisions/0022: what all trials may cost
+    python tools/bench_engine.py starts    # docs/decisions/0022: what refits in order start from
 
 The first 1 000 images of the train split calibrate, the next 2 000 measure. Results are appended
 to a file; a second run goes on where the first one stopped, and ``--table`` prints what is there.
@@ -12,9 +13,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -22,8 +26,9 @@ from judge import Judge
 from measurements import Measurement, record, recorded
 from trained import NETWORKS
 
-from onnxprune import Options, Pruner, Target, comparison, trials
+from onnxprune import Options, Pruner, Target, comparison, finishing, trials
 from onnxprune.least_squares import LeastSquares
+from onnxprune.recovery import BiasOnly, FixedRidge, Recovery
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "results" / "engine.jsonl"
 SUBJECTS = ("resnet20_cifar10", "resnet8_large_cifar10")
@@ -37,30 +42,41 @@ TARGETS = {
     "4 steps": LeastSquares(sweeps=4),
     "8 steps": LeastSquares(sweeps=8),
 }
-JUDGES = {
-    "as many images, scores as they are": (1, 1.0),
-    "as many images, softened": (1, 3.0),
-    "three times as many, as they are": (3, 1.0),
-    "three times as many, softened": (3, 3.0),
+TRIALS = {
+    "judges": {
+        "as many images, scores as they are": (6, 1, 1.0),
+        "as many images, softened": (6, 1, 3.0),
+        "three times as many, as they are": (6, 3, 1.0),
+        "three times as many, softened": (6, 3, 3.0),
+    },
+    "budgets": {
+        "6 passes, judged by 3 times as many": (6, 3, 3.0),
+        "3 passes, judged by 4 times as many": (3, 4, 3.0),
+        "2 passes, judged by 4 times as many": (2, 4, 3.0),
+        "1 pass, judged by 4 times as many": (1, 4, 3.0),
+    },
 }
-"""Images to judge by for each one to refit on, and the temperature."""
+"""Part -> settings of trials: times that all together may be refitted on the calibration set,
+images to judge by for each one to refit on, and the temperature."""
 
-BUDGETS = {
-    "6 passes, judged by 3 times as many": (6, 3),
-    "3 passes, judged by 4 times as many": (3, 4),
-    "2 passes, judged by 4 times as many": (2, 4),
-    "1 pass, judged by 4 times as many": (1, 4),
+STARTS: dict[str, Recovery] = {
+    "one-shot solution, ridge searched": LeastSquares(),
+    "one-shot solution, ridge 0.001": FixedRidge(1e-3),
+    "one-shot solution, ridge 10": FixedRidge(10.0),
+    "slice": BiasOnly(),
 }
-"""Times all trials together may be refitted on the calibration set, and images to judge by."""
+"""What the refit in order starts from."""
+FEW = 50
+"""Calibration images of its other half: where they are few, the start matters."""
 
 SEEDS = (0, 1)
 
 
-def pruner(network: str, seed: int = 0) -> Pruner:
+def pruner(network: str, seed: int = 0, count: int = IMAGES, **settings: Any) -> Pruner:
     """The network and its calibration images."""
     trained = NETWORKS[network]
-    pixels, _ = trained.images("train", IMAGES)
-    options = Options(latency=False, seed=seed)
+    pixels, _ = trained.images("train", count)
+    options = Options(latency=False, seed=seed, **settings)
     return Pruner(trained.model, {"input": trained.inputs(pixels)}, options)
 
 
@@ -77,24 +93,30 @@ def targets(network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement
             yield {"variant": variant, "macs": fraction, "seed": 0} | judge.row(judge.scores(model))
 
 
-def judges(network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement]:
-    """Allocations by trials that are judged in different ways."""
-    for variant, (judged, temperature) in JUDGES.items():
-        with (
-            mock.patch.object(trials, "JUDGED", judged),
-            mock.patch.object(comparison, "TEMPERATURE", temperature),
-        ):
-            yield from allocated("judges", network, variant, done)
-
-
-def budgets(network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement]:
-    """Allocations by trials that cost more or less."""
-    for variant, (passes, judged) in BUDGETS.items():
+def trial_settings(part: str, network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement]:
+    """Allocations by trials that are judged in different ways, or cost more or less."""
+    for variant, (passes, judged, temperature) in TRIALS[part].items():
         with (
             mock.patch.object(trials, "TRIAL_PASSES", passes),
             mock.patch.object(trials, "JUDGED", judged),
+            mock.patch.object(comparison, "TEMPERATURE", temperature),
         ):
-            yield from allocated("budgets", network, variant, done)
+            yield from allocated(part, network, variant, done)
+
+
+def starts(network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement]:
+    """Refits in order that start from different weights, without trials."""
+    judge = Judge.of(network)
+    for count, seed in product((FEW, IMAGES), SEEDS):
+        made = pruner(network, seed, count, allocation="uniform")
+        for (name, start), fraction in product(STARTS.items(), FRACTIONS):
+            variant = f"{name}, {count} images"
+            if ("starts", network, variant, fraction, seed) in done:
+                continue
+            with mock.patch.object(finishing, "BiasOnly", lambda start=start: start):
+                scores = judge.scores(made.prune([Target("macs", fraction)]).model)
+            row = {"variant": variant, "macs": fraction, "seed": seed}
+            yield row | judge.row(scores)
 
 
 def allocated(
@@ -117,7 +139,12 @@ def allocated(
             yield row | judge.row(scores)
 
 
-PARTS = {"targets": targets, "judges": judges, "budgets": budgets}
+PARTS: dict[str, Callable[[str, set[tuple[object, ...]]], Iterator[Measurement]]] = {
+    "targets": targets,
+    "judges": partial(trial_settings, "judges"),
+    "budgets": partial(trial_settings, "budgets"),
+    "starts": starts,
+}
 
 
 def key(row: Measurement) -> tuple[object, ...]:
