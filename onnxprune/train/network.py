@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from onnxprune.errors import OnnxPruneError, UnsupportedModelError
+from onnxprune.errors import UnsupportedModelError
 from onnxprune.names import fresh
+from onnxprune.train.forward_pass import ForwardPass, Step, forward_pass
 from onnxprune.train.graph import Graph, read_graph
 from onnxprune.train.layers import LinearLayer, linear_layers
-from onnxprune.train.operators import Node, Operator
 from onnxprune.train.roles import (
     known_operator,
     running_statistics,
@@ -26,44 +26,10 @@ from onnxprune.train.roles import (
 Tap = Callable[[Tensor], Tensor]
 Taps = Mapping[str, Tap]
 NO_TAPS: Taps = MappingProxyType({})
-JOINS = ("Add", "Sum")
-"""Operators that pass the others on when one of their operands is absent."""
 SMALL = 1 << 10
 """Elements up to which a constant of whole numbers may be a shape, and stays with the CPU."""
 PLANS = 1 << 8
 """Orders of evaluation that are remembered."""
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A node to be evaluated.
-
-    Attributes:
-        node: the node.
-        operator: how it is computed.
-        inputs: names of what it reads; of a join, those operands that are present.
-        last: names of the tensors that nobody needs after it.
-    """
-
-    node: Node
-    operator: Operator
-    inputs: tuple[str, ...]
-    last: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """An evaluation of the graph, or of a part of it.
-
-    Attributes:
-        steps: the nodes, in the graph's order.
-        inputs: names of the graph's inputs that are needed.
-        constants: names of the constants that are.
-    """
-
-    steps: tuple[_Step, ...]
-    inputs: tuple[str, ...]
-    constants: tuple[str, ...]
 
 
 class TrainableNetwork(nn.Module):
@@ -98,7 +64,7 @@ class TrainableNetwork(nn.Module):
         self._buffer_keys: dict[str, str] = {}
         self._numbers: dict[str, Tensor] = {}
         self._substitutes: dict[str, nn.Module] = {}
-        self._plans: dict[tuple[tuple[str, ...], frozenset[str]], _Plan] = {}
+        self._plans: dict[tuple[tuple[str, ...], frozenset[str]], ForwardPass] = {}
         self._statistics = tuple(dict.fromkeys(running_statistics(self.graph)))
         self._register()
         self._known = self._names()
@@ -230,11 +196,10 @@ class TrainableNetwork(nn.Module):
         nodes = []
         for step in self._plan(self.output_names, frozenset(absent)).steps:
             inputs = tuple(stands_for.get(name, name) for name in step.inputs)
-            alone = len(inputs) == 1 and len(step.node.inputs) > 1
-            if alone and step.node.outputs[0] not in self.output_names:
+            if step.is_alone and step.node.outputs[0] not in self.output_names:
                 stands_for[step.node.outputs[0]] = inputs[0]
             else:
-                op = "Identity" if alone else step.node.op
+                op = "Identity" if step.is_alone else step.node.op
                 nodes.append(replace(step.node, op=op, inputs=inputs))
         self.graph.nodes = nodes
         self._plans.clear()
@@ -268,47 +233,23 @@ class TrainableNetwork(nn.Module):
         if unknown:
             raise ValueError(f"the graph has no tensor '{unknown[0]}'")
 
-    def _plan(self, targets: tuple[str, ...], absent: frozenset[str]) -> _Plan:
+    def _plan(self, targets: tuple[str, ...], absent: frozenset[str]) -> ForwardPass:
         """The nodes that the targets need."""
         found = self._plans.get((targets, absent))
         if found is None:
             self._check_names([*absent, *targets])
-            found = self._new_plan(targets, absent)
+            found = forward_pass(self.graph, targets, absent)
             if len(self._plans) >= PLANS:
                 self._plans.pop(next(iter(self._plans)))
             self._plans[targets, absent] = found
         return found
 
-    def _new_plan(self, targets: tuple[str, ...], absent: frozenset[str]) -> _Plan:
-        if absent & set(targets):
-            raise ValueError(f"'{min(absent & set(targets))}' is wanted and absent")
-        needed, later = set(targets), set(targets)
-        steps = []
-        for node in reversed(self.graph.nodes):
-            if not needed & (set(node.outputs) - absent):
-                continue
-            inputs = node.inputs
-            if absent & set(inputs):
-                inputs = tuple(name for name in inputs if name not in absent)
-                if node.op not in JOINS or not inputs:
-                    lacking = min(absent & set(node.inputs))
-                    raise ValueError(f"{node.op} '{node.name}' cannot do without '{lacking}'")
-            read = {name for name in (*inputs, *node.outputs) if name}
-            steps.append(_Step(node, known_operator(node), inputs, tuple(read - later)))
-            later |= read
-            needed |= set(inputs)
-        return _Plan(
-            tuple(reversed(steps)),
-            tuple(name for name in self.input_names if name in needed),
-            tuple(name for name in self.graph.constants if name in needed),
-        )
-
-    def _compute(self, step: _Step, values: dict[str, Tensor], taps: Taps, elsewhere: bool) -> None:
+    def _compute(self, step: Step, values: dict[str, Tensor], taps: Taps, elsewhere: bool) -> None:
         inputs = [values[name] if name else None for name in step.inputs]
-        if len(inputs) == 1 and len(step.node.inputs) > 1 and step.node.op in JOINS:
+        if step.is_alone:
             result: object = inputs[0]
         else:
-            result = self._run(step, _together(step, inputs) if elsewhere else inputs)
+            result = step.run(step.together(inputs) if elsewhere else inputs)
             self.executed[step.node.name] += 1
         results = result if isinstance(result, tuple) else (result,)
         for name, value in zip(step.node.outputs, results, strict=False):
@@ -320,18 +261,6 @@ class TrainableNetwork(nn.Module):
     def _tapped(self, name: str, value: Tensor, taps: Taps) -> Tensor:
         return taps[name](value) if name in taps else value
 
-    def _run(self, step: _Step, inputs: list[Tensor | None]) -> object:
-        try:
-            return step.operator.function(step.node, *inputs)
-        except UnsupportedModelError:
-            raise
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            shapes = ", ".join("-" if x is None else str(list(x.shape)) for x in inputs)
-            raise OnnxPruneError(
-                f"{step.node.op} '{step.node.name}' cannot be computed on inputs of shapes "
-                f"{shapes}: {error}"
-            ) from error
-
     def _constant(self, name: str) -> Tensor:
         """A weight as it is computed with, or another constant."""
         if name in self.weights:
@@ -342,17 +271,3 @@ class TrainableNetwork(nn.Module):
         buffer = self._buffers[key]
         assert buffer is not None
         return buffer
-
-
-def _together(step: _Step, inputs: list[Tensor | None]) -> list[Tensor | None]:
-    """The inputs on one device, but for those that are read as numbers: these stay with the CPU.
-
-    Shapes and what is computed from them stay there, too, until they meet something else.
-    """
-    numbers, cpu = step.operator.values, torch.device("cpu")
-    devices = [x.device for place, x in enumerate(inputs) if x is not None and place not in numbers]
-    home = next((device for device in devices if device.type != "cpu"), cpu)
-    return [
-        x if x is None else x.to(cpu if place in numbers else home)
-        for place, x in enumerate(inputs)
-    ]
