@@ -20,6 +20,7 @@ from onnxprune.groups import find_groups
 from onnxprune.linear_map import LinearMap
 from onnxprune.network import FROZEN, Network
 from onnxprune.plan import Keep, Plan, Weights
+from onnxprune.random_inputs import random_feed as timing_feed
 from onnxprune.rewrite import digest
 from onnxprune.runtime import Session
 
@@ -269,22 +270,25 @@ def summed_mask(network: Network, node: onnx.NodeProto, alive: Array) -> Array:
 def random_feed(
     model: onnx.ModelProto, rng: np.random.Generator, batch: int = 1, size: int = 9
 ) -> dict[str, Array]:
-    """Random inputs; a dynamic first axis gets ``batch``, other dynamic axes ``size``."""
+    """Random inputs; a dynamic first axis gets ``batch``, other dynamic axes ``size``.
+
+    Whole numbers and truth values are those that the package times models with.
+    """
     initializers = {tensor.name for tensor in model.graph.initializer}
-    feed = {}
+    feed: dict[str, Array] = {}
+    shapes = {}
     for value in model.graph.input:
         if value.name in initializers:
             continue
         kind = value.type.tensor_type
-        shape = [
+        shape = shapes[value.name] = tuple(
             dim.dim_value if dim.dim_value > 0 else (batch if axis == 0 else size)
             for axis, dim in enumerate(kind.shape.dim)
-        ]
+        )
         dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
-        if not np.issubdtype(dtype, np.floating):
-            raise TypeError(f"input '{value.name}' is no floating-point tensor")
-        feed[value.name] = rng.standard_normal(shape).astype(dtype)
-    return feed
+        if np.issubdtype(dtype, np.floating):
+            feed[value.name] = rng.standard_normal(shape).astype(dtype)
+    return feed if len(feed) == len(shapes) else timing_feed(model, shapes) | feed
 
 
 def run(model: onnx.ModelProto, feed: dict[str, Array]) -> list[Array]:

@@ -105,8 +105,6 @@ def test_what_comes_into_every_pattern_is_accounted_for(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
 def test_what_comes_into_networks_of_others_is_accounted_for(path):
-    if path.stem.startswith("gtcrn"):
-        pytest.skip("takes minutes, and has no operator that others lack")
     if path.stem in QUANTISED:
         with pytest.raises(UnsupportedModelError, match="quantised"):
             check(load(path))

@@ -24,13 +24,19 @@ from oracles import (
     weights_of,
 )
 
-from onnxprune.errors import OnnxPruneError, UnsupportedModelError
+from onnxprune.errors import UnsupportedModelError
 from onnxprune.model import load
 from onnxprune.rewrite import apply
 
 SHARED = Path(__file__).parents[2] / "shared"
 CORPUS = sorted((SHARED / "corpus").glob("*.onnx"))
 QUANTISED = {"models-shufflenet-v2-12-int8", "sparseml-detectionmodel"}
+ODD_INPUTS = {
+    "silero-vad-silero_vad-b",
+    "silero-vad-silero_vad",
+    "silero-vad-silero_vad_op18_ifless",
+}
+"""Networks whose states have the batch on another axis than random inputs do."""
 IN_REPOSITORY = Path(__file__).parents[1] / "models"
 OWN = sorted(IN_REPOSITORY.glob("*.onnx"))
 slow = pytest.mark.slow
@@ -124,11 +130,11 @@ def test_files_of_many_exporters_are_cut_or_say_why_not(path: Path) -> None:
         structure_ok(pruned, subject.model)
     if subject.network.groups:
         assert float_elements(pruned) < float_elements(subject.canonical)
-    try:
-        feed = random_feed(subject.model, rng, 1, 32)
-        original = run(subject.model, feed)
-    except (TypeError, OnnxPruneError) as error:
-        pytest.skip(f"cut and checked, not run on random inputs: {error}")
+    if path.stem in ODD_INPUTS:
+        assert not subject.network.groups  # nothing is cut, and there is nothing to compare
+        return
+    feed = random_feed(subject.model, rng, 1, 32)
+    original = run(subject.model, feed)
     assert tensors_gap(run(pruned, feed), run(reference, feed)) <= tolerance(subject.network)
     canonical_gap = tensors_gap(run(subject.canonical, feed), original)
     assert canonical_gap <= 64 * EPS * (len(subject.network.producers) + 1)
