@@ -234,6 +234,7 @@ def test_the_results_are_those_measured(script, tables):
         ("bench_engine targets", "decisions/0017-rectified-targets"),
         ("bench_engine judges", "decisions/0018-judging-trials"),
         ("bench_engine budgets", "decisions/0022-what-a-run-costs"),
+        ("bench_engine starts", "decisions/0022-what-a-run-costs"),
         ("bench_reuse stages", "decisions/0021-statistics-kept-between-runs"),
     ],
 )
