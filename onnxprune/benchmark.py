@@ -102,7 +102,7 @@ def benchmark(paths: Sequence[Path], inputs: Inputs, options: BenchOptions) -> B
             str(path),
             models[str(path)],
             provider,
-            Session(path, provider=provider, threads=options.intra_threads),
+            Session(path, provider=provider, threads=options.intra_threads, deployed=True),
         )
         for provider in options.providers
         for path in paths

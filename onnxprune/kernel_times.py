@@ -18,8 +18,9 @@ import numpy as np
 import onnx
 
 from onnxprune.arrays import Feed
+from onnxprune.model_source import ModelSource
 from onnxprune.profile_events import recording
-from onnxprune.runtime import ModelSource, Provider, Session
+from onnxprune.runtime import Provider, Session
 
 REORDERS = ("ReorderInput", "ReorderOutput")
 """Operators that carry a tensor into the blocked layout and back."""
@@ -84,7 +85,7 @@ def kernel_times(
     Raises:
         OnnxPruneError: the model does not run, or onnxruntime's record cannot be read.
     """
-    plain = Session(model, provider=provider, threads=threads)
+    plain = Session(model, provider=provider, threads=threads, deployed=True)
     if provider != "cpu":
         wall = fastest(_turns([plain], feed, seconds, perf_counter)[0])
         return Kernels({}, wall, wall)
@@ -137,7 +138,7 @@ def recording_time() -> float:
 
 def device_time(model: ModelSource, *, provider: Provider) -> float:
     """Milliseconds of a whole run of a model without inputs, as its nodes are written."""
-    session = Session(model, provider=provider, optimization="none")
+    session = Session(model, provider=provider, optimization="none", deployed=True)
     return fastest(_turns([session], {}, SECONDS, perf_counter)[0])
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from onnxprune.arrays import Feed, Vector
 from onnxprune.interleaving import timed_in_turns
-from onnxprune.runtime import ModelSource, Provider, Session
+from onnxprune.model_source import ModelSource
+from onnxprune.runtime import Provider, Session
 
 DECIMALS = 5
 """Of the milliseconds that are kept of every run: clocks tell no more."""
@@ -78,7 +79,9 @@ def interleaved_latency(
     Returns:
         One record for each model, in order.
     """
-    sessions = [Session(model, provider=provider, threads=threads) for model in models]
+    sessions = [
+        Session(model, provider=provider, threads=threads, deployed=True) for model in models
+    ]
     timings = timed_in_turns(
         [partial(session.run, feed) for session in sessions],
         runs=runs,

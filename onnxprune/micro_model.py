@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from onnxprune.arrays import Feed
+from onnxprune.arrays import Array, Feed
 from onnxprune.linear_map import LinearMap
 
 Shape = tuple[int, ...]
+
+DRAWN = 2**16
+"""So many different values are in a tensor at most."""
 
 
 @dataclass(frozen=True)
@@ -60,26 +63,29 @@ class MicroModel:
     def _model(
         self, inputs: list[onnx.ValueInfoProto], nodes: list[onnx.NodeProto], output: str
     ) -> onnx.ModelProto:
-        rng = np.random.default_rng(0)
-        # weights that keep the scale of what passes
-        weights = {
-            f"w{i}": rng.standard_normal(shape) / math.sqrt(max(1, math.prod(shape[1:])))
-            for i, shape in enumerate(self.constants)
-        }
-        values = weights if inputs else weights | self.feed()
-        graph = helper.make_graph(
-            nodes,
-            "micro",
-            inputs,
-            [helper.make_tensor_value_info(output, self._kind, None)],
-            [
-                numpy_helper.from_array(np.asarray(value, self.dtype), name)
-                for name, value in values.items()
-            ],
-        )
+        made = helper.make_tensor_value_info(output, self._kind, None)
         opset = helper.make_opsetid("", self.opset)
         # the newest format that the oldest supported onnxruntime reads
-        return helper.make_model(graph, opset_imports=[opset], ir_version=8)
+        model = helper.make_model(
+            helper.make_graph(nodes, "micro", inputs, [made]), opset_imports=[opset], ir_version=8
+        )
+        values = self._weights() if inputs else self._weights() | self.feed()
+        for name, value in values.items():  # put where they stay: an activation can be large
+            tensor = model.graph.initializer.add(name=name, dims=value.shape, data_type=self._kind)
+            tensor.raw_data = value.tobytes()
+        return model
+
+    def _weights(self) -> Feed:
+        """Weights that keep the scale of what passes."""
+        return {
+            f"w{i}": self._noise(shape, 1 / math.sqrt(max(1, math.prod(shape[1:]))))
+            for i, shape in enumerate(self.constants)
+        }
+
+    def _noise(self, shape: Shape, scale: float = 1.0) -> Array:
+        """No zeros, which some kernels skip; drawn once and repeated, which no kernel notices."""
+        drawn = scale * np.random.default_rng(0).standard_normal(min(math.prod(shape), DRAWN))
+        return np.resize(drawn.astype(self.dtype), shape)
 
     @property
     def _node(self) -> onnx.NodeProto:
@@ -91,8 +97,8 @@ class MicroModel:
         return int(helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype)))
 
     def feed(self) -> Feed:
-        """An input; no zeros, which some kernels skip."""
-        return {"x": np.random.default_rng(1).standard_normal(self.x).astype(self.dtype)}
+        """An input."""
+        return {"x": self._noise(self.x)}
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxprune.arrays import Feed
+from onnxprune.model_source import ModelSource
 from onnxprune.profile_events import KernelEvent, recording
-from onnxprune.runtime import Assigned, ModelSource, Provider, execution_provider
+from onnxprune.runtime import Assigned, Provider, execution_provider
 
 RUNS = 4
 """The first is left out of the times: it makes what later ones reuse."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import OnnxPruneError
-from onnxprune.runtime import ModelSource, Provider, Session
+from onnxprune.model_source import ModelSource
+from onnxprune.runtime import Provider, Session
 from onnxprune.scratch import scratch
 
 _SUFFIX, _RUN = "_kernel_time", "model_run"
@@ -44,7 +45,13 @@ def recording(
     """
     events: list[KernelEvent] = []
     with scratch() as folder:
-        session = Session(model, provider=provider, threads=threads, profile=folder / "kernels")
+        session = Session(
+            model,
+            provider=provider,
+            threads=threads,
+            profile=folder / "kernels",
+            deployed=True,
+        )
         yield session, events
         events += _kernels(_read(session.end_profile()))
 

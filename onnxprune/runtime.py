@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
 
 from onnxprune.arrays import Array, Feed
 from onnxprune.errors import CalibrationError, OnnxPruneError, UnsupportedModelError
 from onnxprune.flavours import check_flavours
-from onnxprune.scratch import scratch
+from onnxprune.model_source import ModelSource, loadable, proto
 from onnxprune.widening import widened
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 Optimization = Literal["none", "basic", "extended", "all"]
-ModelSource = onnx.ModelProto | bytes | str | Path
 
 _EXECUTION_PROVIDERS: dict[Provider, list[str]] = {
     "cpu": ["CPUExecutionProvider"],
@@ -31,8 +28,11 @@ _EXECUTION_PROVIDERS: dict[Provider, list[str]] = {
     "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
 }
 
-# Protobuf refuses messages of 2 GiB; the graph around the weights gets the remaining 64 MiB.
-_MAX_WEIGHT_BYTES = 2**31 - 2**26
+# By default products have ten bits of mantissa on a GPU, too few for Gram matrices, and every
+# session tries all algorithms of each convolution first, for each shape of its input.
+_FOR_NUMBERS: dict[str, dict[str, str]] = {
+    "CUDAExecutionProvider": {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"},
+}
 
 _FATAL = 4  # log severity: everything below is raised as an exception anyway
 
@@ -99,6 +99,8 @@ class Session:
             needs; on, runs are faster.
         optimization: how far onnxruntime rewrites the graph.
         profile: where a record of all kernels is written, as a prefix of a file name.
+        deployed: whether it runs as onnxruntime runs it by default, which times are for. Otherwise
+            a GPU computes in full float32 and starts without trying its algorithms first.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Session:
         arena: bool = True,
         optimization: Optimization = "all",
         profile: Path | None = None,
+        deployed: bool = False,
     ) -> None:
         options = _options(threads, arena, optimization)
         if profile is not None:
@@ -118,15 +121,15 @@ class Session:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         self._name = str(model) if isinstance(model, (str, Path)) else "the model"
         try:
-            with _loadable(model) as source:
-                self._session = _open(source, self._name, options, provider)
+            with loadable(model) as source:
+                self._session = _open(source, self._name, options, provider, deployed)
         except UnsupportedModelError:
-            readable = _proto(model)
+            readable = proto(model)
             wide = None if readable is None else widened(readable)
             if wide is None:
                 raise
-            with _loadable(wide) as source:
-                self._session = _open(source, self._name, options, provider)
+            with loadable(wide) as source:
+                self._session = _open(source, self._name, options, provider, deployed)
         self.inputs = {i.name: _tensor_type(i) for i in self._session.get_inputs()}
         self.outputs = {o.name: _tensor_type(o) for o in self._session.get_outputs()}
 
@@ -204,20 +207,26 @@ def _options(
 
 
 def _open(
-    source: bytes | str, name: str, options: onnxruntime.SessionOptions, provider: Provider
+    source: bytes | str,
+    name: str,
+    options: onnxruntime.SessionOptions,
+    provider: Provider,
+    deployed: bool,
 ) -> onnxruntime.InferenceSession:
     """Creates the session and compares its providers with the request."""
     wanted = _EXECUTION_PROVIDERS[provider]
     available = onnxruntime.get_available_providers()
     if wanted[0] not in available:
         raise OnnxPruneError(_not_active(provider, f"this build has {', '.join(available)}"))
-    if provider != "cpu" and hasattr(onnxruntime, "preload_dlls"):
-        # Finds CUDA libraries installed by pip; it prints, and standard output is not ours.
-        with contextlib.redirect_stdout(sys.stderr):
-            onnxruntime.preload_dlls()
+    if provider != "cpu":
+        _find_cuda_libraries()
+    settings = {} if deployed else _FOR_NUMBERS
     try:
         session = onnxruntime.InferenceSession(
-            source, options, providers=[p for p in wanted if p in available], enable_fallback=0
+            source,
+            options,
+            providers=[(name, settings.get(name, {})) for name in wanted if name in available],
+            enable_fallback=0,
         )
     except _ERRORS as error:
         if provider != "cpu":
@@ -227,6 +236,14 @@ def _open(
     if wanted[0] not in active:
         raise OnnxPruneError(_not_active(provider, f"only {', '.join(active)} started"))
     return session
+
+
+@cache
+def _find_cuda_libraries() -> None:
+    """Finds CUDA libraries installed by pip; it prints, and standard output is not ours."""
+    if hasattr(onnxruntime, "preload_dlls"):
+        with contextlib.redirect_stdout(sys.stderr):
+            onnxruntime.preload_dlls()
 
 
 def execution_provider(provider: Provider) -> str:
@@ -242,42 +259,9 @@ def _not_active(provider: Provider, why: str) -> str:
     )
 
 
-@contextlib.contextmanager
-def _loadable(model: ModelSource) -> Iterator[bytes | str]:
-    """What onnxruntime loads: bytes, or a path (a temporary one for a model over 2 GB)."""
-    if not isinstance(model, onnx.ModelProto):
-        yield model if isinstance(model, bytes) else str(model)
-    elif _weight_bytes(model) < _MAX_WEIGHT_BYTES:
-        yield model.SerializeToString()
-    else:
-        with scratch() as folder:
-            copy = onnx.ModelProto()
-            copy.CopyFrom(model)  # saving external data empties the tensors of what it saves
-            path = folder / "model.onnx"
-            onnx.save_model(copy, path, save_as_external_data=True, location="weights")
-            yield str(path)
-
-
-def _proto(model: ModelSource) -> onnx.ModelProto | None:
-    """The model itself, if it is one."""
-    if isinstance(model, onnx.ModelProto):
-        return model
-    try:
-        return onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
-    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError):
-        return None
-
-
 def _plain(array: Array) -> Array:
     """The array in a type that NumPy has itself, which bfloat16 is not."""
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
-
-
-def _weight_bytes(model: onnx.ModelProto) -> int:
-    return sum(
-        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        for tensor in model.graph.initializer
-    )
 
 
 def _tensor_type(argument: onnxruntime.NodeArg) -> TensorType:

@@ -16,8 +16,9 @@ from onnxprune.comparison import OutputDistance, distances, is_numeric
 from onnxprune.errors import OnnxPruneError, ValidationError
 from onnxprune.executor import Executor, InProcess
 from onnxprune.metadata import own_entries
+from onnxprune.model_source import ModelSource
 from onnxprune.row_mask import RowMask, add_counted
-from onnxprune.runtime import ModelSource, Provider, Session
+from onnxprune.runtime import Provider, Session
 from onnxprune.stand_ins import with_stand_ins
 
 NODE_NAME = re.compile(r",? ?node name: [^)]*")

@@ -58,6 +58,7 @@ def test_what_has_a_row_is_not_measured_again(rows: list[dict[str, object]]) -> 
         images=IMAGES,
         changes=["none"],
         minutes=[1.0, 5.0, 15.0],
+        provider="cpu",
     )
     left = missing(jobs(given), rows)
     assert [(job.minutes, job.images) for job in left] == [(15.0, 1000), (15.0, 4000)]

@@ -235,6 +235,7 @@ def test_the_results_are_those_measured(script, tables):
         ("bench_engine judges", "decisions/0018-judging-trials"),
         ("bench_engine budgets", "decisions/0022-what-a-run-costs"),
         ("bench_engine starts", "decisions/0022-what-a-run-costs"),
+        ("bench_cuda", "decisions/0023-float32-on-a-gpu"),
         ("bench_reuse stages", "decisions/0021-statistics-kept-between-runs"),
     ],
 )

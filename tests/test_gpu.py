@@ -39,6 +39,14 @@ def test_cuda_prunes_as_the_cpu_does(name: str) -> None:
     assert np.mean(classes["cpu"] == classes["cuda"]) >= 0.98
 
 
+def test_numbers_are_those_of_the_cpu() -> None:
+    """In ten bits of mantissa they are a thousand times further apart."""
+    feed = {"input": np.load(MODELS / "digits_calib.npz")["input"]}
+    (wanted,) = Session(MODELS / "resnet_digits.onnx").run(feed)
+    (found,) = Session(MODELS / "resnet_digits.onnx", provider="cuda").run(feed)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_nodes_are_said_to_run_on_the_gpu() -> None:
     feed = {"input": np.load(MODELS / "digits_calib.npz")["input"][:4]}
     found = placement(MODELS / "resnet_digits.onnx", feed, provider="cuda")

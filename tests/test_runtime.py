@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import parser
 
-from onnxprune import flavours, runtime
+from onnxprune import flavours, model_source, runtime
 from onnxprune.errors import CalibrationError, OnnxPruneError, UnsupportedModelError
 from onnxprune.flavours import flavour_advice
 from onnxprune.runtime import Session, TensorType
@@ -108,8 +108,8 @@ def test_large_model_goes_through_a_file_and_is_not_changed(
     model.graph.initializer[0].CopyFrom(weights)
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 300
     before = model.SerializeToString(deterministic=True)
-    monkeypatch.setattr(runtime, "_MAX_WEIGHT_BYTES", 2000)
-    with runtime._loadable(model) as source:
+    monkeypatch.setattr(model_source, "_MAX_WEIGHT_BYTES", 2000)
+    with model_source.loadable(model) as source:
         assert isinstance(source, str)
         folder = Path(source).parent
         assert (folder / "weights").stat().st_size >= 2400
@@ -226,3 +226,28 @@ def test_onnxruntime_reports_to_nobody(tmp_path):
         )
         assert done.stdout.strip() == said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("deployed", [False, True])
+def test_a_gpu_computes_in_full_float32_unless_it_is_timed(
+    model: onnx.ModelProto, deployed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {}
+
+    def opened(*_: object, providers: list[tuple[str, dict[str, str]]], **__: object) -> None:
+        asked.update(providers)
+        raise RuntimeError("no such device")
+
+    monkeypatch.setattr(runtime.onnxruntime, "InferenceSession", opened)
+    monkeypatch.setattr(
+        runtime.onnxruntime,
+        "get_available_providers",
+        lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    with pytest.raises(OnnxPruneError, match="no such device"):
+        Session(model, provider="cuda", deployed=deployed)
+    exact = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    assert asked == {
+        "CUDAExecutionProvider": {} if deployed else exact,
+        "CPUExecutionProvider": {},
+    }

@@ -2,7 +2,8 @@
 
     python tools/bench_refine.py [--network NAME ...] [--fraction F ...] [--minutes M ...]
                                  [--images N ...] [--changes NAME ...] [--draw N ...]
-                                 [--test-images N] [--json FILE] [--table] [--plot]
+                                 [--provider cpu|cuda] [--test-images N] [--json FILE]
+                                 [--table] [--plot]
 
 Networks are pruned with 1 000 images of the train split, drawn at random from its first 4 000, and
 refined on these or on all 4 000; as they are, or flipped and moved by up to four pixels
@@ -40,6 +41,7 @@ from onnxprune.groups import find_groups
 from onnxprune.inputs import open_samples
 from onnxprune.refinement import Budget, Refine
 from onnxprune.refining import Refiner
+from onnxprune.runtime import Provider
 
 CHOSEN = ("resnet20_cifar10", "resnet56_cifar10", "vgg16_cifar10")
 FRACTIONS = (0.5, 0.35)
@@ -61,6 +63,7 @@ class Job:
         images: that it is refined on.
         changes: how they are changed, a name in ``CHANGES``.
         draw: which images it is pruned on, and the seed of all that is random.
+        provider: where it is pruned and refined.
     """
 
     network: str
@@ -69,13 +72,14 @@ class Job:
     images: int
     changes: str
     draw: int
+    provider: Provider = "cpu"
 
 
 def jobs(given: argparse.Namespace) -> Iterator[Job]:
     """What was asked for; a pruned network is used for all that follows from it."""
     asked = (given.draw, given.network, given.fraction, given.images, given.changes, given.minutes)
     for draw, network, fraction, images, changes, minutes in itertools.product(*asked):
-        yield Job(network, fraction, minutes, images, changes, draw)
+        yield Job(network, fraction, minutes, images, changes, draw, given.provider)
 
 
 def inputs_of(name: str, images: int, draw: int) -> Array:
@@ -86,9 +90,9 @@ def inputs_of(name: str, images: int, draw: int) -> Array:
 
 
 @lru_cache(maxsize=1)
-def pruner(name: str, draw: int) -> Pruner:
+def pruner(name: str, draw: int, provider: Provider) -> Pruner:
     """A network with what was learnt of it."""
-    options = Options(latency=False, seed=draw)
+    options = Options(latency=False, seed=draw, provider=provider)
     made = Pruner(NETWORKS[name].model, inputs_of(name, PRUNED_ON, draw), options)
     made._ground.parts = parts_of(PRUNED_ON, draw)
     return made
@@ -109,15 +113,18 @@ def parts_of(images: int, draw: int) -> Split:
 
 
 @lru_cache(maxsize=1)
-def pruned(name: str, fraction: float, draw: int, tests: int) -> tuple[Result, Array]:
+def pruned(
+    name: str, fraction: float, draw: int, provider: Provider, tests: int
+) -> tuple[Result, Array]:
     """A pruned network, and which test images it classifies correctly."""
-    result = pruner(name, draw).prune([Target("macs", fraction)])
+    result = pruner(name, draw, provider).prune([Target("macs", fraction)])
     return result, subject(name, tests).classified(result.model)
 
 
 def refiner_of(job: Job) -> Refiner:
     """What refines, on the images of a job."""
-    model, options = NETWORKS[job.network].model, Options(seed=job.draw)
+    model = NETWORKS[job.network].model
+    options = Options(seed=job.draw, provider=job.provider)
     canonical = canonicalise(model)
     samples = open_samples(model, inputs_of(job.network, job.images, job.draw), options)
     parts = parts_of(job.images, job.draw)
@@ -126,7 +133,7 @@ def refiner_of(job: Job) -> Refiner:
 
 def measure(job: Job, tests: int) -> Measurement:
     """One row."""
-    made, before = pruned(job.network, job.fraction, job.draw, tests)
+    made, before = pruned(job.network, job.fraction, job.draw, job.provider, tests)
     settings = Refine(Budget(seconds=60 * job.minutes), augment=CHANGES[job.changes])
     model, _, done = refiner_of(job).refine(made.model, made.plan, made.weights, settings)
     reference: Subject = subject(job.network, tests)
@@ -154,28 +161,24 @@ def job_of(row: Measurement) -> Job:
 def table(rows: Sequence[Measurement]) -> str:
     """Markdown: a line for each network, fraction and set of images, gains by minutes."""
     minutes = sorted({row["minutes"] for row in rows})
-    heads = [f"{m:g} min" for m in minutes]
+    heads = " | ".join(f"{m:g} min" for m in minutes)
     lines = [
-        f"| network | MACs | images | changed | original | pruned | {' | '.join(heads)} |",
-        "|---|---:|---:|---|---:|---:|" + "---:|" * len(minutes),
+        f"| network | provider | MACs | images | changed | original | pruned | {heads} |",
+        "|---|---|---:|---:|---|---:|---:|" + "---:|" * len(minutes),
     ]
-    kinds = dict.fromkeys(
-        (row["network"], row["fraction"], row["images"], row["changes"]) for row in rows
-    )
+    kinds = dict.fromkeys(tuple(row[name] for name in KIND) for row in rows)
     for kind in kinds:
         own = [row for row in rows if kind == tuple(row[name] for name in KIND)]
         base = np.mean([Counts.of(row["with_original"]).base_accuracy for row in own])
         start = np.mean([Counts.of(row["with_pruned"]).base_accuracy for row in own])
         cells = [cell([row for row in own if row["minutes"] == m]) for m in minutes]
-        network, fraction, images, changes = kind
-        lines.append(
-            f"| {network} | {fraction:.0%} | {images} | {changes} | {base:.1f} | {start:.1f} | "
-            f"{' | '.join(cells)} |"
-        )
+        network, provider, fraction, images, changes = kind
+        head = f"| {network} | {provider} | {fraction:.0%} | {images} | {changes} |"
+        lines.append(f"{head} {base:.1f} | {start:.1f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-KIND = ("network", "fraction", "images", "changes")
+KIND = ("network", "provider", "fraction", "images", "changes")
 
 
 def cell(rows: Sequence[Measurement]) -> str:
@@ -197,6 +200,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", nargs="+", type=int, choices=IMAGES, default=IMAGES)
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=[*CHANGES])
     parser.add_argument("--draw", nargs="+", type=int, default=[0], metavar="N")
+    parser.add_argument("--provider", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--test-images", type=int, default=TEST_IMAGES, metavar="N")
     parser.add_argument("--json", type=Path, default=RESULTS / "refine.jsonl", metavar="FILE")
     parser.add_argument("--table", action="store_true", help="only print what was measured")

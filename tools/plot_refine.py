@@ -10,6 +10,7 @@ from curve_rows import Counts
 from matplotlib import pyplot
 from measurements import Measurement
 
+KIND = ("images", "changes", "provider")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
@@ -17,21 +18,23 @@ def draw(rows: Sequence[Measurement], path: Path) -> None:
     """Write a file with a panel for each network and share of MACs; bars are standard errors."""
     matplotlib.rcParams["svg.hashsalt"] = "onnxprune"  # the same file for the same numbers
     panels = list(dict.fromkeys((row["network"], row["fraction"]) for row in rows))
-    kinds = list(dict.fromkeys((row["images"], row["changes"]) for row in rows))
+    kinds = list(dict.fromkeys(tuple(row[name] for name in KIND) for row in rows))
     figure, axes = pyplot.subplots(
         1, len(panels), figsize=(3 * len(panels) + 2, 3.4), layout="constrained", squeeze=False
     )
     for place, (network, fraction) in zip(axes[0], panels, strict=True):
         own = [row for row in rows if (row["network"], row["fraction"]) == (network, fraction)]
-        for (images, changes), colour in zip(kinds, COLOURS, strict=False):
+        for kind, colour in zip(kinds, COLOURS, strict=False):
             points = sorted(
-                (row for row in own if (row["images"], row["changes"]) == (images, changes)),
+                (row for row in own if tuple(row[name] for name in KIND) == kind),
                 key=lambda row: float(row["minutes"]),
             )
             if not points:
                 continue
             gains = [Counts.of(row["with_pruned"]) for row in points]
+            images, changes, provider = kind
             label = f"{images} images" + (", flipped and moved" if changes == "images" else "")
+            label += ", CUDA" if provider == "cuda" else ""
             place.errorbar(
                 [0.0, *(row["minutes"] for row in points)],
                 [gains[0].base_accuracy, *(gain.accuracy for gain in gains)],
