@@ -16,7 +16,7 @@ from onnxprune.least_squares import LeastSquares
 from onnxprune.measurement import Measured
 from onnxprune.outcome import Outcome
 from onnxprune.plan import Keep, Plan, Weights
-from onnxprune.recovery import BiasOnly, Recovery, Solution
+from onnxprune.recovery import BiasOnly, FixedRidge, Recovery, Solution
 from onnxprune.refinement import Refine
 from onnxprune.refining import Refiner
 from onnxprune.rewrite import OTHER_MODEL, apply, digest, kept_channels
@@ -26,6 +26,12 @@ from onnxprune.sequential import refit_in_order, solved_in_order
 from onnxprune.study import Study
 from onnxprune.target import Target
 from onnxprune.verdict import Check
+
+FEW_SAMPLES = 64
+"""With fewer samples to fit on, one-shot solutions generalise worse than the plain slice."""
+
+START_RIDGE = 1e-1
+"""Relative ridge of the one-shot solutions that refits in order start from otherwise."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +107,8 @@ class Finisher:
         others: dict[str, Recovery] = {}
         if in_order and isinstance(known.recovery, LeastSquares):
             alive = known.survivors(known.keeps(counts))
-            # what is solved on what it will really read is best pulled towards its own weights
-            others = dict.fromkeys(solved_in_order(known, alive, sections), BiasOnly())
+            start = start_of(self.ground.batches[0].indices.size)
+            others = dict.fromkeys(solved_in_order(known, alive, sections), start)
         prior = prior_of(known, counts, known.recovery, others=others, progress=options.progress)
         if not in_order:
             weights = with_constants(prior.weights, known, sections)
@@ -119,6 +125,11 @@ class Finisher:
         )
         weights = with_constants(refitted.weights, known, sections)
         return replace(weights, plan=plan.fingerprint), prior.solutions | refitted.solutions
+
+
+def start_of(samples: int) -> Recovery:
+    """How the weights are found that refits in order start from, with so many samples to fit on."""
+    return BiasOnly() if samples < FEW_SAMPLES else FixedRidge(START_RIDGE)
 
 
 def plan_of(model: onnx.ModelProto, known: Study, counts: Mapping[str, int]) -> Plan:

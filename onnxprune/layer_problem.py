@@ -44,6 +44,8 @@ class LayerProblem:
         targets: over the rows of ``gram``, where they are not W x + b.
         tune_targets: over those of ``tune_gram``; given if ``targets`` are.
         refit: whether the weights can take over what is cut; if not, all of it is lost.
+        alternative: weights that are tried as a prior beside ``weight``, of its shape: the slice,
+            where that is a one-shot solution; None where it is the slice itself.
         variance: what prices are relative to; None for the variance of this map's own output.
     """
 
@@ -59,6 +61,7 @@ class LayerProblem:
     tune_targets: Targets | None = None
     tune_rows: int = 0
     refit: bool = True
+    alternative: Matrix | None = None
     variance: float | None = None
 
     @property

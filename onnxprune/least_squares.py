@@ -1,8 +1,8 @@
 """Least squares on the kept features, with prior and ridge chosen on other images.
 
 The prior is what the weights are pulled towards: the plain slice W_K or the *channel mix* (see
-``recovery``). A solution can be followed by steps towards targets that only count where the
-activation does (see ``rectified``).
+``recovery``), or in a refit in order the one-shot solution. A solution can be followed by steps
+towards targets that only count where the activation does (see ``rectified``).
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class Stepping:
 class LeastSquares:
     """Least squares on the kept features, with prior and ridge chosen on held-out images.
 
-    The plain slice and the channel mix, each with its best bias, are candidates too, so the
-    result is never worse than they are on ``tune_gram``.
+    Its priors, the plain slice and the channel mix or one-shot solution, are candidates too, each
+    with its best bias, so the result is never worse than they are on ``tune_gram``.
 
     Attributes:
         ridges: rising ridges relative to each feature's variance, at least one.
@@ -117,8 +117,11 @@ class LeastSquares:
             error = tune.error(features, weight, system.bias(weight))
             return Trial(weight, error, label, prior, ridge)
 
-        sliced = problem.weight[:, features]
-        trials = [trial(sliced, "slice", sliced, None)]
+        priors = {"slice": problem.weight}
+        if problem.alternative is not None:
+            priors = {"one-shot": problem.weight, "slice": problem.alternative}
+        kept = {label: weight[:, features] for label, weight in priors.items()}
+        trials = [trial(weight, label, weight, None) for label, weight in kept.items()]
         if len(keep) < len(problem.channels):
             mixed = channel_mix(problem, keep)
             trials.append(trial(mixed, "channel mix", mixed, None))

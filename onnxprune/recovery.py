@@ -130,7 +130,7 @@ class BiasOnly:
 
 @dataclass(frozen=True)
 class FixedRidge:
-    """Least squares with one ridge towards the slice, unmeasured: quick, for trial prunings.
+    """Least squares with one ridge towards the slice, unmeasured: quick, for trials and starts.
 
     Attributes:
         ridge: relative to each feature's variance.

@@ -255,6 +255,28 @@ def test_what_was_chosen_is_fitted_on_all_rows(prior, seed, kept, pool):
     assert np.abs(found.weight - oracle(wrong)[0]).max() > 1e-3
 
 
+@pytest.mark.parametrize("good", ["one-shot", "slice"])
+def test_the_better_of_two_starts_is_followed(good):
+    """In a refit in order, where all entries are kept and targets are given."""
+    problem, _, _ = problem_of(12)
+    right, noise = problem.weight, np.random.default_rng(0).standard_normal(problem.weight.shape)
+    start, alternative = (right, right + noise) if good == "one-shot" else (right + noise, right)
+    fit, tune = (
+        Targets(right @ gram, float(np.sum(right @ gram * right)))
+        for gram in (problem.gram, problem.tune_gram)
+    )
+    problem = replace(
+        problem, weight=start, alternative=alternative, targets=fit, tune_targets=tune
+    )
+    found = LeastSquares(ridges=(1e1,), first=0).solve(problem, np.arange(len(problem.channels)))
+    assert found.label.endswith(good)
+    np.testing.assert_allclose(found.weight, right[:, :-1], atol=1e-6)
+    alone = LeastSquares(ridges=(1e1,), first=0).solve(
+        replace(problem, weight=right + noise, alternative=None), np.arange(len(problem.channels))
+    )
+    assert np.abs(alone.weight - right[:, :-1]).max() > 0.1
+
+
 def test_weights_without_a_ridge_get_the_bias_of_all_rows():
     """Too few rows to fit: a simple answer is chosen, and its bias is the best on all of them."""
     problem, _, every = both_draws(14, 3, 40)

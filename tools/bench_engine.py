@@ -27,6 +27,7 @@ from measurements import Measurement, record, recorded
 from trained import NETWORKS
 
 from onnxprune import Options, Pruner, Target, comparison, finishing, trials
+from onnxprune.finishing import START_RIDGE
 from onnxprune.least_squares import LeastSquares
 from onnxprune.recovery import BiasOnly, FixedRidge, Recovery
 
@@ -59,15 +60,10 @@ TRIALS = {
 """Part -> settings of trials: times that all together may be refitted on the calibration set,
 images to judge by for each one to refit on, and the temperature."""
 
-STARTS: dict[str, Recovery] = {
-    "one-shot solution, ridge searched": LeastSquares(),
-    "one-shot solution, ridge 0.001": FixedRidge(1e-3),
-    "one-shot solution, ridge 10": FixedRidge(10.0),
-    "slice": BiasOnly(),
-}
+STARTS: dict[str, Recovery] = {"slice": BiasOnly(), "one-shot or slice": FixedRidge(START_RIDGE)}
 """What the refit in order starts from."""
-FEW = 50
-"""Calibration images of its other half: where they are few, the start matters."""
+COUNTS = (50, 100, 200, 400, IMAGES)
+"""Calibration images: where they are few, the start matters."""
 
 SEEDS = (0, 1)
 
@@ -107,13 +103,13 @@ def trial_settings(part: str, network: str, done: set[tuple[object, ...]]) -> It
 def starts(network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement]:
     """Refits in order that start from different weights, without trials."""
     judge = Judge.of(network)
-    for count, seed in product((FEW, IMAGES), SEEDS):
+    for count, seed in product(COUNTS, SEEDS):
         made = pruner(network, seed, count, allocation="uniform")
         for (name, start), fraction in product(STARTS.items(), FRACTIONS):
             variant = f"{name}, {count} images"
             if ("starts", network, variant, fraction, seed) in done:
                 continue
-            with mock.patch.object(finishing, "BiasOnly", lambda start=start: start):
+            with mock.patch.object(finishing, "start_of", lambda _, start=start: start):
                 scores = judge.scores(made.prune([Target("macs", fraction)]).model)
             row = {"variant": variant, "macs": fraction, "seed": seed}
             yield row | judge.row(scores)
