@@ -100,7 +100,8 @@ class Session:
         optimization: how far onnxruntime rewrites the graph.
         profile: where a record of all kernels is written, as a prefix of a file name.
         deployed: whether it runs as onnxruntime runs it by default, which times are for. Otherwise
-            a GPU computes in full float32 and starts without trying its algorithms first.
+            threads that wait sleep, and a GPU computes in full float32 and starts without trying
+            its algorithms first.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Session:
         profile: Path | None = None,
         deployed: bool = False,
     ) -> None:
-        options = _options(threads, arena, optimization)
+        options = _options(threads, arena, optimization, deployed)
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
@@ -184,7 +185,7 @@ class Session:
 
 
 def _options(
-    threads: int | None, arena: bool, optimization: Optimization
+    threads: int | None, arena: bool, optimization: Optimization, deployed: bool
 ) -> onnxruntime.SessionOptions:
     levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
@@ -203,6 +204,8 @@ def _options(
         options.enable_mem_pattern = False
     # Idle threads of one session would otherwise spin on the cores of the next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if not deployed:  # nor those that wait on cores that another process has work for
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 

@@ -251,3 +251,15 @@ def test_a_gpu_computes_in_full_float32_unless_it_is_timed(
         "CUDAExecutionProvider": {} if deployed else exact,
         "CPUExecutionProvider": {},
     }
+
+
+@pytest.mark.parametrize(("deployed", "spinning"), [(False, "0"), (True, None)])
+def test_threads_that_wait_sleep_unless_they_are_timed(
+    deployed: bool, spinning: str | None
+) -> None:
+    options = runtime._options(None, arena=True, optimization="all", deployed=deployed)
+    if spinning is None:
+        with pytest.raises(RuntimeError):
+            options.get_session_config_entry("session.intra_op.allow_spinning")
+    else:
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == spinning
