@@ -104,6 +104,23 @@ def test_every_kept_channel_gets_its_moments_back(
     assert not np.allclose(cut["c2"].std((0, 2, 3)), after["c2"].std((0, 2, 3)), rtol=1e-2)
 
 
+@pytest.mark.parametrize("opset", [11, 13])
+def test_splits_have_the_sizes_they_say(opset: int) -> None:
+    """As an attribute or as an input; equal parts are another model."""
+    split = {11: "Split <axis=1, split=[1, 5]> (c)", 13: "Split <axis=1> (c, sizes)"}[opset]
+    model = build(
+        f"c = Conv(x, w) a, b = {split} y = Concat <axis=1> (b, a)",
+        {"w": (6, 3, 1, 1), "sizes": np.array([1, 5], np.int64)},
+        inputs="float[N,3,4,4] x",
+        outputs="float[N,6,4,4] y",
+        opset=opset,
+    )
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
+    with torch.no_grad():
+        got = GraphModule(model).eval()(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(got, Session(model).run({"x": x})[0], rtol=1e-4, atol=1e-5)
+
+
 def test_the_surviving_channels_are_those_of_the_cut_model(
     residual: onnx.ModelProto, images: np.ndarray
 ) -> None:

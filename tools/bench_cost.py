@@ -1,6 +1,7 @@
 """What pruning costs in passes of the original, by stage, and in linear algebra beside them.
 
-    python tools/bench_cost.py [--network NAME ...] [--samples N ...] [--json FILE] [--table]
+    python tools/bench_cost.py [--network NAME ...] [--samples N ...]
+                               [--allocation NAME ...] [--json FILE] [--table]
 
 Half of the MACs, on one thread, without timing the result. A *pass* is the processor time of the
 original on all samples; everything is in passes. In onnxruntime: the *statistics*, with the Gram
@@ -40,10 +41,15 @@ from onnxprune.trials import Trials
 FILE = RESULTS / "cost.jsonl"
 RANDOM = "resnet50"
 """The network with random weights, on random images of 224 x 224."""
+MAX_MEMORY = 8 * 2**30
+"""Of the network with random weights: at its first cut 2 000 samples are 6 GB."""
+
+ALLOCATIONS = ("uniform", "sensitivity")
+
 SUBJECTS = {
     "resnet20_cifar10": (500, 1000, 2000),
     "vgg16_cifar10": (1000, 2000),
-    RANDOM: (100, 500),
+    RANDOM: (100, 500, 2000),
 }
 STAGES = {
     "statistics": (study, "observe"),
@@ -126,7 +132,8 @@ def subject(network: str, count: int) -> tuple[onnx.ModelProto, Array]:
 def measured(network: str, count: int, allocation: str) -> Measurement:
     """One row."""
     model, images = subject(network, count)
-    options = Options(allocation=allocation, latency=False)
+    limit = MAX_MEMORY if network == RANDOM else None
+    options = Options(allocation=allocation, latency=False, max_memory=limit)
     session = Session(model, threads=1)
     name = next(iter(session.inputs))
     start = time.process_time()
@@ -160,6 +167,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", nargs="+", choices=SUBJECTS, default=[*SUBJECTS])
     parser.add_argument("--samples", nargs="+", type=int, help="default: some for each network")
+    parser.add_argument("--allocation", nargs="+", choices=ALLOCATIONS, default=ALLOCATIONS)
     parser.add_argument("--json", type=Path, default=FILE, metavar="FILE")
     parser.add_argument("--table", action="store_true", help="only print what was measured")
     given = parser.parse_args(words)
@@ -168,7 +176,7 @@ def main(words: Sequence[str] | None = None) -> None:
             sys.exit(f"{SHARED} is missing: it holds the networks and their images")
         for network in given.network:
             for count in given.samples or SUBJECTS[network]:
-                for allocation in ("uniform", "sensitivity"):
+                for allocation in given.allocation:
                     measure_missing(given.json, network, count, allocation)
     print(table(recorded(given.json)))
 

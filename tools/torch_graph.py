@@ -189,9 +189,10 @@ def _clip(node: gs.Node, x: torch.Tensor) -> torch.Tensor:
 
 def _split(node: gs.Node, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
     axis = node.attrs.get("axis", 0)
-    if len(node.inputs) == 1:
+    sizes = node.inputs[1].values.tolist() if len(node.inputs) > 1 else node.attrs.get("split")
+    if sizes is None:
         return torch.chunk(x, len(node.outputs), axis)
-    return torch.split(x, node.inputs[1].values.tolist(), axis)
+    return torch.split(x, sizes, axis)
 
 
 LAYERS: dict[str, Callable[[gs.Node], nn.Module]] = {
