@@ -36,7 +36,7 @@ MIN_TRIAL_SAMPLES, MAX_TRIAL_SAMPLES = 32, 256
 """Samples to fit on: fewer say too little, more say little more."""
 
 JUDGED = 4
-"""Samples to judge by for each one to fit on: they only run through the network."""
+"""Most samples to judge by for each one to fit on: they only run through the network."""
 
 TRIALS_AT_ONCE = 6
 """Variants that advance together; each holds activations of its own."""
@@ -109,7 +109,8 @@ class Trials:
     ) -> Trials:
         """Trials on as many samples as their budget allows.
 
-        They are judged by those to tune on, then by those to fit on that they are not refitted on.
+        Only samples to tune on judge them: the statistics that trials start from have seen the
+        others, and make wide layers look cheap there.
 
         Args:
             study: the network and its rankings.
@@ -122,8 +123,7 @@ class Trials:
         affordable = TRIAL_PASSES * (fit.indices.size + tune.indices.size) // max(trials, 1)
         count = min(max(affordable, MIN_TRIAL_SAMPLES), MAX_TRIAL_SAMPLES)
         refitted_on = _first(fit, count)
-        others = np.concatenate([tune.indices, fit.indices[refitted_on.indices.size :]])
-        judged_by = _first(replace(tune, indices=others), JUDGED * count)
+        judged_by = _first(tune, JUDGED * count)
         return cls(study, refitted_on, judged_by, options, executor)
 
     def tried(self, plans: Sequence[Mapping[str, int]], label: str = "trials") -> list[Tried]:

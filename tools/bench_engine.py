@@ -4,6 +4,7 @@
     python tools/bench_engine.py judges    # docs/decisions/0018: what trials are judged by
     python tools/bench_engine.py budgets   # docs/decisions/0022: what all trials may cost
     python tools/bench_engine.py starts    # docs/decisions/0022: what refits in order start from
+    python tools/bench_engine.py unseen    # docs/decisions/0024: whether samples fitted on judge
 
 The first 1 000 images of the train split calibrate, the next 2 000 measure. Results are appended
 to a file; a second run goes on where the first one stopped, and ``--table`` prints what is there.
@@ -65,6 +66,10 @@ STARTS: dict[str, Recovery] = {"slice": BiasOnly(), "one-shot or slice": FixedRi
 COUNTS = (50, 100, 200, 400, IMAGES)
 """Calibration images: where they are few, the start matters."""
 
+JUDGED_COUNTS = (100, 200, 400, IMAGES)
+JUDGES = {"those to tune on, then to fit on": True, "those to tune on": False}
+"""Which samples judge trials: whether those to fit on do, too, that no trial is refitted on."""
+
 SEEDS = (0, 1)
 
 
@@ -115,8 +120,29 @@ def starts(network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement]
             yield row | judge.row(scores)
 
 
+def judges(network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement]:
+    """Allocations by trials that are judged by other samples."""
+    for count, (name, fitted_on) in product(JUDGED_COUNTS, JUDGES.items()):
+        planned = within_budget_and_fitted if fitted_on else within_budget
+        with mock.patch.object(trials.Trials, "within_budget", planned):
+            yield from allocated("unseen", network, f"{name}, {count} images", done, count)
+
+
+within_budget = trials.Trials.within_budget
+
+
+def within_budget_and_fitted(*settings: Any, **planned: Any) -> trials.Trials:
+    """Trials that samples to fit on judge as well, up to as many for each as are allowed."""
+    made = within_budget(*settings, **planned)
+    _, fit, tune, *_ = settings
+    seen = made._fit.indices.size
+    every = np.concatenate([tune.indices, fit.indices[seen:]])
+    made._tune = replace(tune, indices=every[: trials.JUDGED * seen])
+    return made
+
+
 def allocated(
-    part: str, network: str, variant: str, done: set[tuple[object, ...]]
+    part: str, network: str, variant: str, done: set[tuple[object, ...]], count: int = IMAGES
 ) -> Iterator[Measurement]:
     """What the allocations of all seeds come to."""
     judge = Judge.of(network)
@@ -124,7 +150,7 @@ def allocated(
         missing = [f for f in FRACTIONS if (part, network, variant, f, seed) not in done]
         if not missing:
             continue
-        made = pruner(network, seed)
+        made = pruner(network, seed, count)
         _ = made._ground.study
         start = time.process_time()
         _ = made._ground.chooser.laws
@@ -140,6 +166,7 @@ PARTS: dict[str, Callable[[str, set[tuple[object, ...]]], Iterator[Measurement]]
     "judges": partial(trial_settings, "judges"),
     "budgets": partial(trial_settings, "budgets"),
     "starts": starts,
+    "unseen": judges,
 }
 
 
@@ -155,7 +182,7 @@ def table(rows: list[Measurement], part: str) -> str:
         own = [row for row in rows if (row["part"], row["network"]) == (part, network)]
         if not own:
             continue
-        timed = part == "budgets"
+        timed = part in ("budgets", "unseen")
         shares = " | ".join(f"{fraction:.0%}" for fraction in FRACTIONS) + " | s" * timed
         lines = [f"| {network}: KL, accuracy % | {shares} |", "|---|" + "---|" * len(FRACTIONS)]
         lines[1] += "---:|" * timed
