@@ -144,6 +144,7 @@ def settings_of(targets: Sequence[Target], options: Options) -> dict[str, object
         "provider": options.provider,
         "num_samples": options.num_samples,
         "mask": options.mask,
+        "mirror": options.mirror,
         "batch": options.batch,
         "threads": options.threads,
         "latency_batch": options.latency_batch,

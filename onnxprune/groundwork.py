@@ -12,7 +12,7 @@ from onnxprune import fingerprints
 from onnxprune.allocation import Costs
 from onnxprune.batches import Batches
 from onnxprune.blame import blamed
-from onnxprune.calibration import CalibrationSource, split
+from onnxprune.calibration import CalibrationSource, mirrored, split
 from onnxprune.canonical import canonicalise
 from onnxprune.choice import Chooser
 from onnxprune.cost import cost_model
@@ -50,7 +50,7 @@ class Groundwork:
         name: of its file, or of its graph.
         file_sha256: digest of its file; None for none.
         canonical: its canonical form.
-        samples: all samples.
+        samples: all samples; those that are mirrored behind them.
         mask: says which positions of them count; None for all.
         doubts: what is odd about them, with advice.
         parts: what they are for.
@@ -98,6 +98,9 @@ class Groundwork:
         self.parts = split(len(samples), options.seed, batch_extent=extent)
         if options.refine is not None:
             self.parts = self.parts.with_choice(options.seed, batch_extent=extent)
+        if options.mirror:
+            self.parts = self.parts.with_copies(len(samples))
+            self.samples = mirrored(samples)
         self.executor: Executor = InProcess(options.progress)
         self.sample = next(iter(Batches(samples, self.parts.held_out, 1)))
         shapes = {name: array.shape for name, array in self.sample.items()}

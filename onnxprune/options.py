@@ -70,6 +70,8 @@ class Options:
         mask: name of the input that says which positions of a sample count, of shape (samples,
             positions) and zero where there is padding: rows of padding are left out of all
             statistics, and of outputs that have positions. None where all count.
+        mirror: whether samples are also fitted on with their images mirrored, left and right; for
+            models that take an image and its mirror image for the same.
         progress: whether long stages show a bar.
         latency: whether latency is measured for the report.
         latency_batch: samples in the feed that is timed; None for one, or for the batch size the
@@ -110,6 +112,7 @@ class Options:
     seed: int = 0
     preprocessing: Preprocessing | None = None
     mask: str | None = None
+    mirror: bool = False
     progress: bool = False
     latency: bool = True
     latency_batch: int | None = None
@@ -172,6 +175,10 @@ class Options:
             raise ValueError(
                 f"statistics are moments of plain channels, and {self.method} needs those of "
                 f"patches; choose a method that knows channels: {known}"
+            )
+        if self.statistics is not None and self.mirror:
+            raise ValueError(
+                "learnt statistics are of no samples that could be mirrored; give one of the two"
             )
 
     def require_choice(self, targets: Sequence[object]) -> None:

@@ -7,9 +7,9 @@ Parts: *curves* prunes every network to 80, 65, 50, 35 and 25 % of its MACs by e
 repeats half the MACs of ResNet-20 with 50 to 4 000 calibration images; *shifts* does so with
 images in another compression and with noise; *rival* prunes ResNet-56 to the MACs of ResNet-20
 and compares the two. Flags repeat. Calibration images are drawn at random, without labels, from
-train splits (photographs also mirrored); accuracy is on test splits, which nothing is chosen on.
-Peers that look at no calibration images have one draw. Rows are appended as they come and never
-measured again.
+train splits (photographs are mirrored, too); accuracy is on test splits, which nothing is chosen
+on. Peers that look at no calibration images have one draw. Rows are appended as they come and
+never measured again.
 """
 
 from __future__ import annotations
@@ -158,8 +158,6 @@ def samples(network: Trained, job: Job) -> Feed:
         data = network.data if job.calibration == OWN else job.calibration
         pool, _ = images(data, "train", POOL)
         pixels = pool[rng.permutation(len(pool))[: job.images]]
-        if data == "photographs":  # there are few
-            pixels = np.concatenate([pixels, pixels[:, :, ::-1]])
     return {"input": network.inputs(pixels)}
 
 
@@ -168,7 +166,7 @@ def prepared(network: str, method: str, draw: int, calibration: str, count: int)
     """The method with what it has learnt, for all fractions in turn."""
     job = Job(network, method, 1.0, draw, calibration, count, network)
     trained = NETWORKS[network]
-    return maker(method, trained.model, samples(trained, job), draw)
+    return maker(method, trained.model, samples(trained, job), draw, mirror=trained.mirror)
 
 
 def measure(job: Job, tests: int) -> Row:

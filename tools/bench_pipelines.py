@@ -89,7 +89,7 @@ def measured(name: str) -> Iterator[Row]:
     network, subject = NETWORKS[name], Subject(NETWORKS[name], TESTS)
     job = Job(name, "onnxprune", 1.0, 0, OWN, IMAGES[network.data], name)
     images = samples(network, job)
-    pruner = Pruner(subject.model, images, Options(latency=False))
+    pruner = Pruner(subject.model, images, Options(latency=False, mirror=network.mirror))
     models = {1.0: subject.model} | {
         fraction: pruner.prune([Target("macs", fraction)]).model for fraction in FRACTIONS[name]
     }

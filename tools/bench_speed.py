@@ -152,6 +152,7 @@ def studied(
     network: str, images: int, batch: int, allocation: str | None, provider: Provider
 ) -> tuple[onnx.ModelProto, Feed, Pruner]:
     """A network, its calibration images, and what prunes it; studied once for all its targets."""
+    mirror = network != RANDOM and NETWORKS[network].mirror
     if network == RANDOM:
         rng = np.random.default_rng(0)
         model, feed = resnet50(), {"x": rng.standard_normal((images, 3, 224, 224), np.float32)}
@@ -159,7 +160,7 @@ def studied(
         job = Job(network, "onnxprune", 1.0, 0, OWN, images, network)
         trained = NETWORKS[network]
         model, feed = trained.model, samples(trained, job)
-    options = Options(allocation=allocation, latency_batch=batch, provider=provider)
+    options = Options(allocation=allocation, latency_batch=batch, provider=provider, mirror=mirror)
     return model, feed, Pruner(model, feed, options)
 
 

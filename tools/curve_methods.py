@@ -55,10 +55,13 @@ class Own:
         model: the original.
         samples: for calibration.
         seed: of the method.
+        mirror: whether mirror images of the samples are fitted on, too.
     """
 
-    def __init__(self, method: str, model: onnx.ModelProto, samples: Feed, seed: int) -> None:
-        options = Options(method=method, seed=seed, latency=False)
+    def __init__(
+        self, method: str, model: onnx.ModelProto, samples: Feed, seed: int, mirror: bool
+    ) -> None:
+        options = Options(method=method, seed=seed, latency=False, mirror=mirror)
         self._model = model
         (self._images,) = samples.values()
         self._pruner = Pruner(model, samples, options)
@@ -78,10 +81,10 @@ class Own:
         return repaired(self._model, result.model, result.plan, self._images[:count])
 
 
-def maker(method: str, model: onnx.ModelProto, samples: Feed, seed: int) -> Maker:
+def maker(method: str, model: onnx.ModelProto, samples: Feed, seed: int, *, mirror: bool) -> Maker:
     """The method on a model with calibration samples; what it learns of them is learnt once."""
     if method in METHODS:
-        return Own(method, model, samples, seed)
+        return Own(method, model, samples, seed, mirror)
     peer = PEERS[method]
     sized = by_onnxsim if peer is by_onnxsim_refit else peer  # cuts as many, and is quick
     return NearestMacs(partial(peer, model, samples), partial(sized, model, samples), model)

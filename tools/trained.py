@@ -45,6 +45,11 @@ class Trained:
     first_class: int = 0
 
     @property
+    def mirror(self) -> bool:
+        """Whether mirror images are to be fitted on, too: there are few photographs."""
+        return self.data == "photographs"
+
+    @property
     def model(self) -> onnx.ModelProto:
         """The network itself."""
         return load(SHARED / "models" / f"{self.name}.onnx")

@@ -33,6 +33,13 @@ class Split:
     note: str = ""
     choose: IndexArray = field(default_factory=lambda: np.empty(0, np.int64))
 
+    def with_copies(self, length: int) -> Split:
+        """The same with copies of all that is fitted on; a copy lies ``length`` behind its sample.
+
+        What is tuned on, chosen by or reported stays as it is, and is nowhere fitted on as a copy.
+        """
+        return replace(self, fit=np.concatenate([self.fit, self.fit + length]))
+
     def with_choice(self, seed: int, *, batch_extent: int = 1) -> Split:
         """The same with samples to choose by, as many as there are to tune, taken from ``fit``.
 

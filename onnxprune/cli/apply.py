@@ -74,6 +74,7 @@ def _options(given: argparse.Namespace) -> Options:
         batch=given.batch,
         seed=given.seed,
         mask=given.mask,
+        mirror=given.mirror,
         max_memory=given.max_memory,
         cache="" if given.no_cache else given.cache,
         cache_size=given.cache_size,

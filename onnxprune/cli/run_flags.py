@@ -113,6 +113,11 @@ def add_passes(how: argparse._ActionsContainer) -> None:
     shared.add_provider(how)
     shared.add_num_samples(how)
     shared.add_mask(how, "padding counts in no statistics, nor in outputs that have positions")
+    how.add_argument(
+        "--mirror",
+        action="store_true",
+        help="fit on the mirror images of samples as well, where left and right do not matter",
+    )
     how.add_argument("--batch", metavar="N", type=int, default=defaults.batch)
     how.add_argument("--seed", metavar="N", type=int, default=defaults.seed)
     how.add_argument(

@@ -57,6 +57,7 @@ def options(given: argparse.Namespace) -> Options:
         provider=given.provider,
         num_samples=given.num_samples,
         mask=given.mask,
+        mirror=given.mirror,
         batch=given.batch,
         seed=given.seed,
         max_memory=given.max_memory,

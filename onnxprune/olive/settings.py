@@ -45,6 +45,7 @@ PLAIN = {
     "exclude": Setting(str, None, "regular expression: leave groups of matching names whole"),
     "sections": Setting(bool, DEFAULTS.sections, "drop residual sections where that does less"),
     "num_samples": Setting(int, None, "use a random subset of so many samples"),
+    "mirror": Setting(bool, DEFAULTS.mirror, "fit on the mirror images of samples as well"),
     "batch": Setting(int, DEFAULTS.batch, "samples per batch, where the model leaves that open"),
     "seed": Setting(int, DEFAULTS.seed, "of every random choice"),
     "max_memory": Setting(int, None, "bytes of statistics and activations to hold"),

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from onnxprune.arrays import Array, Feed
+from onnxprune.calibration.image_axes import IMAGE_AXES, row_axis
 from onnxprune.errors import TrainingError
 from onnxprune.user_code import UserFunction, find_function
 
 Augmentation = Callable[[Feed, np.random.Generator], Feed]
 
-IMAGE_AXES = 4
 FORMS = "flip, crop=PIXELS or file.py:function"
 
 
@@ -55,7 +55,7 @@ def _on_images(
     change: Callable[[Array, int, np.random.Generator], Array],
 ) -> Feed:
     """Change every input of four axes; all of them in the same way."""
-    images = {name: array for name, array in feed.items() if array.ndim == IMAGE_AXES}
+    images = {name: array for name, array in feed.items() if array.ndim == IMAGE_AXES + 1}
     if not images:
         shapes = ", ".join(f"'{name}' {list(array.shape)}" for name, array in feed.items())
         raise TrainingError(
@@ -64,16 +64,10 @@ def _on_images(
         )
     seed = int(rng.integers(2**63))
     changed = {
-        name: change(array, _rows_axis(array), np.random.default_rng(seed))
+        name: change(array, row_axis(array.shape[1:]) + 1, np.random.default_rng(seed))
         for name, array in images.items()
     }
     return feed | changed
-
-
-def _rows_axis(images: Array) -> int:
-    """The axis of rows: channels are first unless only the last axis can be colours."""
-    few = (1, 3, 4)
-    return 1 if images.shape[1] not in few and images.shape[-1] in few else 2
 
 
 def _flipped(images: Array, rows: int, rng: np.random.Generator) -> Array:
