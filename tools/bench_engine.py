@@ -5,6 +5,7 @@
     python tools/bench_engine.py budgets   # docs/decisions/0022: what all trials may cost
     python tools/bench_engine.py starts    # docs/decisions/0022: what refits in order start from
     python tools/bench_engine.py unseen    # docs/decisions/0024: whether samples fitted on judge
+    python tools/bench_engine.py mirror    # docs/decisions/0025: mirror images of few samples
 
 The first 1 000 images of the train split calibrate, the next 2 000 measure. Results are appended
 to a file; a second run goes on where the first one stopped, and ``--table`` prints what is there.
@@ -66,18 +67,26 @@ STARTS: dict[str, Recovery] = {"slice": BiasOnly(), "one-shot or slice": FixedRi
 COUNTS = (50, 100, 200, 400, IMAGES)
 """Calibration images: where they are few, the start matters."""
 
-JUDGED_COUNTS = (100, 200, 400, IMAGES)
+FEW_OR_MANY = (100, 200, 400, IMAGES)
 JUDGES = {"those to tune on, then to fit on": True, "those to tune on": False}
 """Which samples judge trials: whether those to fit on do, too, that no trial is refitted on."""
 
 SEEDS = (0, 1)
 
 
-def pruner(network: str, seed: int = 0, count: int = IMAGES, **settings: Any) -> Pruner:
+def pruner(
+    network: str,
+    seed: int = 0,
+    count: int = IMAGES,
+    images: str = "as they are",
+    **settings: Any,
+) -> Pruner:
     """The network and its calibration images."""
     trained = NETWORKS[network]
     pixels, _ = trained.images("train", count)
-    options = Options(latency=False, seed=seed, **settings)
+    if images == "samples twice":
+        pixels = np.concatenate([pixels, pixels[:, :, ::-1]])
+    options = Options(latency=False, seed=seed, mirror=images == "--mirror", **settings)
     return Pruner(trained.model, {"input": trained.inputs(pixels)}, options)
 
 
@@ -122,10 +131,17 @@ def starts(network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement]
 
 def judges(network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement]:
     """Allocations by trials that are judged by other samples."""
-    for count, (name, fitted_on) in product(JUDGED_COUNTS, JUDGES.items()):
+    for count, (name, fitted_on) in product(FEW_OR_MANY, JUDGES.items()):
         planned = within_budget_and_fitted if fitted_on else within_budget
         with mock.patch.object(trials.Trials, "within_budget", planned):
             yield from allocated("unseen", network, f"{name}, {count} images", done, count)
+
+
+def mirror_images(network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement]:
+    """Samples as they are, with mirror images to fit on, and with mirror images as samples."""
+    for count, variant in product(FEW_OR_MANY, ("as they are", "--mirror", "samples twice")):
+        name = f"{variant}, {count} images"
+        yield from allocated("mirror", network, name, done, count, variant)
 
 
 within_budget = trials.Trials.within_budget
@@ -142,7 +158,12 @@ def within_budget_and_fitted(*settings: Any, **planned: Any) -> trials.Trials:
 
 
 def allocated(
-    part: str, network: str, variant: str, done: set[tuple[object, ...]], count: int = IMAGES
+    part: str,
+    network: str,
+    variant: str,
+    done: set[tuple[object, ...]],
+    count: int = IMAGES,
+    images: str = "as they are",
 ) -> Iterator[Measurement]:
     """What the allocations of all seeds come to."""
     judge = Judge.of(network)
@@ -150,7 +171,7 @@ def allocated(
         missing = [f for f in FRACTIONS if (part, network, variant, f, seed) not in done]
         if not missing:
             continue
-        made = pruner(network, seed, count)
+        made = pruner(network, seed, count, images)
         _ = made._ground.study
         start = time.process_time()
         _ = made._ground.chooser.laws
@@ -167,6 +188,7 @@ PARTS: dict[str, Callable[[str, set[tuple[object, ...]]], Iterator[Measurement]]
     "budgets": partial(trial_settings, "budgets"),
     "starts": starts,
     "unseen": judges,
+    "mirror": mirror_images,
 }
 
 
@@ -182,7 +204,7 @@ def table(rows: list[Measurement], part: str) -> str:
         own = [row for row in rows if (row["part"], row["network"]) == (part, network)]
         if not own:
             continue
-        timed = part in ("budgets", "unseen")
+        timed = part in ("budgets", "unseen", "mirror")
         shares = " | ".join(f"{fraction:.0%}" for fraction in FRACTIONS) + " | s" * timed
         lines = [f"| {network}: KL, accuracy % | {shares} |", "|---|" + "---|" * len(FRACTIONS)]
         lines[1] += "---:|" * timed
