@@ -68,6 +68,7 @@ COUNTS = (50, 100, 200, 400, IMAGES)
 """Calibration images: where they are few, the start matters."""
 
 FEW_OR_MANY = (100, 200, 400, IMAGES)
+FEW = (100, 400)
 JUDGES = {"those to tune on, then to fit on": True, "those to tune on": False}
 """Which samples judge trials: whether those to fit on do, too, that no trial is refitted on."""
 
@@ -139,7 +140,7 @@ def judges(network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement]
 
 def mirror_images(network: str, done: set[tuple[object, ...]]) -> Iterator[Measurement]:
     """Samples as they are, with mirror images to fit on, and with mirror images as samples."""
-    for count, variant in product(FEW_OR_MANY, ("as they are", "--mirror", "samples twice")):
+    for count, variant in product(FEW, ("as they are", "--mirror", "samples twice")):
         name = f"{variant}, {count} images"
         yield from allocated("mirror", network, name, done, count, variant)
 
