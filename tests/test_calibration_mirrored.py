@@ -43,6 +43,11 @@ def test_without_images_there_is_nothing_to_mirror():
         mirrored(samples)
 
 
+def test_learnt_statistics_are_of_nothing_to_mirror():
+    with pytest.raises(ValueError, match="mirrored"):
+        Options(method="snp", statistics="moments.npz", mirror=True)
+
+
 @pytest.mark.parametrize("extent", [1, 4])
 def test_only_what_is_fitted_on_has_copies(extent):
     parts = split(80, 0, batch_extent=extent).with_choice(0, batch_extent=extent)
