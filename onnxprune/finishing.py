@@ -64,7 +64,7 @@ class Finisher:
             ground.original,
             ground.canonical,
             made.study.network,
-            ground.samples,
+            ground.with_copies,
             ground.parts,
             ground.options,
             ground.executor,

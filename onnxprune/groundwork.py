@@ -50,7 +50,8 @@ class Groundwork:
         name: of its file, or of its graph.
         file_sha256: digest of its file; None for none.
         canonical: its canonical form.
-        samples: all samples; those that are mirrored behind them.
+        samples: all samples, as they were given.
+        with_copies: those, and behind them their mirror images where these are fitted on as well.
         mask: says which positions of them count; None for all.
         doubts: what is odd about them, with advice.
         parts: what they are for.
@@ -98,9 +99,10 @@ class Groundwork:
         self.parts = split(len(samples), options.seed, batch_extent=extent)
         if options.refine is not None:
             self.parts = self.parts.with_choice(options.seed, batch_extent=extent)
+        self.with_copies = samples
         if options.mirror:
             self.parts = self.parts.with_copies(len(samples))
-            self.samples = mirrored(samples)
+            self.with_copies = mirrored(samples)
         self.executor: Executor = InProcess(options.progress)
         self.sample = next(iter(Batches(samples, self.parts.held_out, 1)))
         shapes = {name: array.shape for name, array in self.sample.items()}
@@ -111,7 +113,7 @@ class Groundwork:
     @property
     def batches(self) -> tuple[Batches, Batches]:
         """The samples to fit on, and those to tune on."""
-        samples, size = self.samples, self.options.batch
+        samples, size = self.with_copies, self.options.batch
         fit, tune = (Batches(samples, i, size) for i in (self.parts.fit, self.parts.tune))
         return fit, tune
 
@@ -143,7 +145,7 @@ class Groundwork:
         return study(
             self.canonical,
             self.scope,
-            self.samples,
+            self.with_copies,
             self.parts,
             self.options,
             self.executor,

@@ -73,6 +73,17 @@ def test_pruning_fits_on_mirror_images_and_reports_on_none():
     assert _mirror_error(model, both.model, given) < _mirror_error(model, plain.model, given)
 
 
+def test_labels_are_of_the_samples_as_they_were_given():
+    model = onnx.load(MODELS / "resnet_digits.onnx")
+    images = digits()[:60].reshape(60, *_extents(model))
+    given = {model.graph.input[0].name: images}
+    labels = Session(model).run(given)[0].argmax(axis=1)
+    options = Options(latency=False, allocation="uniform", mirror=True, labels=labels)
+    report = Pruner(model, given, options).prune([Target("macs", 0.9)]).report
+    assert report.metric is not None
+    assert report.metric.before == 1.0
+
+
 def _extents(model: onnx.ModelProto) -> list[int]:
     return [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]]
 

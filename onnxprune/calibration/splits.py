@@ -36,7 +36,8 @@ class Split:
     def with_copies(self, length: int) -> Split:
         """The same with copies of all that is fitted on; a copy lies ``length`` behind its sample.
 
-        What is tuned on, chosen by or reported stays as it is, and is nowhere fitted on as a copy.
+        What is tuned on, chosen by or reported stays as it is, and has copies only where the parts
+        are not disjoint.
         """
         return replace(self, fit=np.concatenate([self.fit, self.fit + length]))
 
